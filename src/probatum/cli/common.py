@@ -1,0 +1,115 @@
+"""Share what every command needs: where the workspace is, how results are printed, how long work shows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from probatum.core.errors import ProbatumError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def workspace_option(command: F) -> F:
+    """Add ``--workspace``: the folder that holds data, blobs, ledger and evidence."""
+    return click.option(
+        "--workspace",
+        "-w",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("workspace"),
+        envvar="PROBATUM_WORKSPACE",
+        show_default=True,
+        show_envvar=True,
+        help="Folder of data, artifacts, ledger and evidence.",
+    )(command)
+
+
+def output_option(command: F) -> F:
+    """Add ``-o``: a table for people, JSON for programs."""
+    return click.option(
+        "--output",
+        "-o",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="What to print.",
+    )(command)
+
+
+def fail(error: ProbatumError) -> int:
+    """Print an error (as JSON where ``-o json`` was asked for) and return its exit code."""
+    arguments = sys.argv[1:]
+    as_json = (
+        "-ojson" in arguments or "--output=json" in arguments or "json" in _values_of(arguments, ("-o", "--output"))
+    )
+    if as_json:
+        click.echo(json.dumps({"error": type(error).__name__, "message": error.message, **error.fields}, default=str))
+    click.echo(f"error: {error.message}", err=True)
+    return error.exit_code
+
+
+def _values_of(arguments: Sequence[str], names: tuple[str, ...]) -> list[str]:
+    return [value for name, value in zip(arguments, arguments[1:], strict=False) if name in names]
+
+
+def print_json(value: Any) -> None:
+    """Print a result for programs: one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a result for people. Cells are plain text: names from outside cannot style the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(str(cell), style=_STYLE.get(str(cell), "")) for cell in row])
+    _console().print(table)
+
+
+_STYLE = {"PASS": "green", "FAIL": "red", "ERROR": "red", "INCONCLUSIVE": "yellow", "BLOCKED": "red"}
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+@contextmanager
+def progress(enabled: bool = True) -> Iterator[Any]:
+    """Show progress bars on stderr; yields a ``pipeline.ports.Progress``. Silent where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not enabled or not sys.stderr.isatty(),
+    )
+    with bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def step(self, description: str, done: int, total: int) -> None:
+        if description not in self._tasks:
+            self._tasks[description] = self._bars.add_task(description, total=total)
+        self._bars.update(self._tasks[description], completed=done, total=total)

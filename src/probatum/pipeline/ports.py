@@ -1,0 +1,82 @@
+"""Say what the use cases need of the outside world. Adapters implement these; tests pass fakes of the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from probatum.core.verdict import Provenance
+from probatum.market.dataset import Dataset
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Hold one row of the ledger.
+
+    ``hash`` = SHA-256 of the canonical JSON of all other fields, ``prev`` (the hash of the row before) among them.
+    ``body`` = {"inputs": {...}, "figures": {...}}: figures are a pure function of the inputs and the blobs they name.
+    """
+
+    seq: int
+    ts: str
+    kind: str
+    subject: str
+    provenance: Provenance
+    body: dict[str, Any]
+    prev: str
+    hash: str
+
+
+class Ledger(Protocol):
+    """Append-only, hash-chained."""
+
+    def append(self, kind: str, subject: str, provenance: Provenance, body: dict[str, Any]) -> Record:
+        """Append one record in one transaction and return it with its place in the chain."""
+        ...
+
+    def records(self, *, kind: str | None = None, subject: str | None = None) -> Iterator[Record]:
+        """Yield records in order."""
+        ...
+
+    def head(self) -> str:
+        """Return the hash of the last record, or 64 zeros."""
+        ...
+
+
+class Blobs(Protocol):
+    """A content-addressed store. Kinds: ``artifact`` (.json), ``predictions`` and ``window`` (.parquet)."""
+
+    def put(self, kind: str, data: bytes) -> str:
+        """Store bytes (atomically; storing the same twice is one) and return their SHA-256."""
+        ...
+
+    def get(self, kind: str, digest: str) -> bytes:
+        """Return the bytes, verified against the digest; IntegrityError names the file."""
+        ...
+
+
+class Datasets(Protocol):
+    """The Parquet store of imported market data; versions are immutable and named by digest."""
+
+    def load(self, symbol: str, sha256: str | None = None) -> Dataset:
+        """Return a dataset at its newest version, or at the one named; UnknownNameError lists the known."""
+        ...
+
+
+class Progress(Protocol):
+    """Where long work says how far it is."""
+
+    def step(self, description: str, done: int, total: int) -> None:
+        """Report ``done`` of ``total`` units."""
+        ...
+
+
+class Sources(Protocol):
+    """What a figure may be recomputed from."""
+
+    @property
+    def blobs(self) -> Blobs: ...
+
+    @property
+    def datasets(self) -> Datasets: ...
