@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +56,7 @@ def fail(error: ProbatumError) -> int:
 
 
 def _values_of(arguments: Sequence[str], names: tuple[str, ...]) -> list[str]:
-    return [value for name, value in zip(arguments, arguments[1:], strict=False) if name in names]
+    return [value for name, value in pairwise(arguments) if name in names]
 
 
 def print_json(value: Any) -> None:
