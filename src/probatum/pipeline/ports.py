@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from probatum.core.verdict import Provenance
-from probatum.market.dataset import Dataset
+
+if TYPE_CHECKING:  # a service that only reads the ledger need not load polars
+    from probatum.market.dataset import Dataset
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -1,0 +1,73 @@
+"""Prove a claim: compute its figures from named inputs, and append both to the chain in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from probatum.core.canonical import canonical_json, parse_json, sha256_hex
+from probatum.core.errors import ParameterError
+from probatum.core.verdict import Provenance
+from probatum.pipeline.ports import Ledger, Record, Sources
+
+GENESIS = "0" * 64
+"""``prev`` of the first record, and the head of an empty chain."""
+
+Derive = Callable[[dict[str, Any], Sources], dict[str, Any]]
+
+
+def prove(
+    ledger: Ledger,
+    sources: Sources,
+    *,
+    kind: str,
+    subject: str,
+    provenance: Provenance,
+    inputs: dict[str, Any],
+    derive: Derive,
+) -> Record:
+    """Append ``{"inputs": inputs, "figures": derive(inputs, sources)}``.
+
+    ``derive`` sees the inputs as they will be read back (tuples are lists, 1.0 is 1), so a verifier who calls it again
+    with the record's inputs gets the same figures. Raises ParameterError where an input or figure is not JSON-safe.
+    """
+    seen = parse_json(canonical_json(inputs))
+    return ledger.append(kind, subject, provenance, {"inputs": seen, "figures": derive(seen, sources)})
+
+
+def seal(seq: int, ts: str, kind: str, subject: str, provenance: Provenance, body: dict[str, Any], prev: str) -> Record:
+    """Return the record that belongs at this place of the chain, with its hash.
+
+    Every ledger makes its records here, so that chains do not depend on where they are stored.
+    """
+    if not kind or not subject:
+        raise ParameterError("kind and subject", "text that is not empty", (kind, subject))
+    if set(body) != {"inputs", "figures"}:
+        raise ParameterError("body", "{'inputs': …, 'figures': …}", sorted(body))
+    body = parse_json(canonical_json(body))
+    return Record(
+        seq,
+        ts,
+        kind,
+        subject,
+        provenance,
+        body,
+        prev,
+        sha256_hex(preimage(seq, ts, kind, subject, provenance, canonical_json(body), prev)),
+    )
+
+
+def preimage(seq: int, ts: str, kind: str, subject: str, provenance: str, body: bytes, prev: str) -> bytes:
+    """Return the bytes a record's hash is taken of: the canonical JSON of all its fields but ``hash``.
+
+    ``body`` is canonical JSON already; it sorts first, so a ledger can check the bytes it stores without parsing them.
+    """
+    rest = {"kind": kind, "prev": prev, "provenance": str(provenance), "seq": seq, "subject": subject, "ts": ts}
+    return b'{"body":' + body + b"," + canonical_json(rest)[1:]
+
+
+def record_hash(record: Record) -> str:
+    """Return the hash that a record's fields demand, whatever its ``hash`` says."""
+    body = canonical_json(record.body)
+    fields = (record.seq, record.ts, record.kind, record.subject, record.provenance, body, record.prev)
+    return sha256_hex(preimage(*fields))

@@ -1,0 +1,77 @@
+"""Register each kind of evidence: what recomputes its figures, and which files it is exported to."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from probatum.core.errors import UnknownNameError
+from probatum.pipeline.evidence import Derive
+
+
+class EvidenceKind(msgspec.Struct, frozen=True):
+    """Describe one kind. ``figures`` is "module:function", imported only when a figure is recomputed.
+
+    ``file`` is the JSON file of the newest record. ``sums`` are (total, parts) over integer counts in the figures that
+    must add up; ``judges`` marks kinds whose figures carry ``verdict`` and ``checks``.
+    """
+
+    figures: str
+    file: str
+    sums: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    judges: bool = False
+
+    def derive(self) -> Derive:
+        """Import and return the function that computes this kind's figures."""
+        module, _, name = self.figures.partition(":")
+        function: Derive = getattr(import_module(module), name)
+        return function
+
+
+KINDS: dict[str, EvidenceKind] = {
+    "data_import": EvidenceKind("probatum.pipeline.importing:figures", "data_quality.json"),
+    "train": EvidenceKind("probatum.pipeline.training:figures", "train.json"),
+    "offline_report": EvidenceKind("probatum.pipeline.gate:figures", "offline_report.json", judges=True),
+    "psi_snapshot": EvidenceKind("probatum.pipeline.drift:figures", "psi_snapshot.json", judges=True),
+    "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
+    "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
+}
+
+BLOB_KINDS: dict[str, str] = {"artifact": "json", "predictions": "parquet", "window": "parquet"}
+"""Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
+
+
+def get_kind(name: str) -> EvidenceKind:
+    """Return a kind by name; UnknownNameError lists the known."""
+    if name not in KINDS:
+        raise UnknownNameError("evidence kind", name, KINDS)
+    return KINDS[name]
+
+
+def named_blobs(value: Any) -> list[tuple[str, str]]:
+    """List the (kind, digest) of every blob that a record's body names, in order, each once.
+
+    >>> named_blobs({"inputs": {"artifact": "ab" * 32}, "figures": {"window": None}})[0][0]
+    'artifact'
+    """
+    found: dict[tuple[str, str], None] = {}
+    _collect(value, found)
+    return list(found)
+
+
+def _collect(value: Any, found: dict[tuple[str, str], None]) -> None:
+    if isinstance(value, list):
+        for item in value:
+            _collect(item, found)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in BLOB_KINDS and _is_digest(item):
+                found[(key, item)] = None
+            else:
+                _collect(item, found)
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")

@@ -1,0 +1,77 @@
+"""Stand in for a workspace in memory. The same contract tests hold these to the real adapters' behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from probatum.core.canonical import sha256_hex
+from probatum.core.clock import Clock, VirtualClock, format_utc
+from probatum.core.errors import IntegrityError, UnknownNameError
+from probatum.core.verdict import Provenance
+from probatum.market.dataset import Dataset
+from probatum.pipeline.evidence import GENESIS, seal
+from probatum.pipeline.kinds import BLOB_KINDS
+from probatum.pipeline.ports import Record
+
+
+class MemoryLedger:
+    """Keep the chain in a list. Implements ``pipeline.ports.Ledger``."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or VirtualClock()
+        self._records: list[Record] = []
+
+    def append(self, kind: str, subject: str, provenance: Provenance, body: dict[str, Any]) -> Record:
+        ts = format_utc(self._clock.now_ns())
+        record = seal(len(self._records) + 1, ts, kind, subject, provenance, body, self.head())
+        self._records.append(record)
+        return record
+
+    def records(self, *, kind: str | None = None, subject: str | None = None) -> Iterator[Record]:
+        for record in self._records:
+            if kind in (None, record.kind) and subject in (None, record.subject):
+                yield record
+
+    def head(self) -> str:
+        return self._records[-1].hash if self._records else GENESIS
+
+
+class MemoryBlobs:
+    """Keep blobs in a dictionary. Implements ``pipeline.ports.Blobs``."""
+
+    def __init__(self) -> None:
+        self._data: dict[tuple[str, str], bytes] = {}
+
+    def put(self, kind: str, data: bytes) -> str:
+        if kind not in BLOB_KINDS:
+            raise UnknownNameError("kind of blob", kind, BLOB_KINDS)
+        digest = sha256_hex(data)
+        self._data[kind, digest] = data
+        return digest
+
+    def get(self, kind: str, digest: str) -> bytes:
+        if (kind, digest) not in self._data:
+            raise IntegrityError(f"{kind} {digest}", "the blob is missing")
+        return self._data[kind, digest]
+
+
+class MemoryDatasets:
+    """Keep datasets by symbol; of two versions the later one is the newest. Implements ``pipeline.ports.Datasets``."""
+
+    def __init__(self, datasets: Iterable[Dataset] = ()) -> None:
+        self._data = list(datasets)
+
+    def load(self, symbol: str, sha256: str | None = None) -> Dataset:
+        for dataset in reversed(self._data):
+            if dataset.symbol == symbol and sha256 in (None, dataset.sha256):
+                return dataset
+        raise UnknownNameError("dataset", symbol, {dataset.symbol for dataset in self._data})
+
+
+class MemorySources:
+    """Hold the two stores that figures are recomputed from. Implements ``pipeline.ports.Sources``."""
+
+    def __init__(self, datasets: Iterable[Dataset] = ()) -> None:
+        self.blobs = MemoryBlobs()
+        self.datasets = MemoryDatasets(datasets)
