@@ -1,0 +1,1 @@
+"""Declare every metric once, count cheaply in shared pages, and expose the sums as Prometheus text."""

@@ -1,0 +1,98 @@
+"""Declare every metric once: name, kind, labels, bucket edges, and the conventional twin of a name the seed gave.
+
+Rules, dashboards and docs read these declarations. A twin shares its cells with the metric and is only scaled when it
+is exposed, so the two can never disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from probatum.core.errors import ParameterError
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+# Edges at every bound that a criterion uses (60, 80, 120 ms; 0.05) and below 1 ms, where the engine answers.
+LATENCY_MS = (
+    0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 40.0, 60.0, 80.0, 100.0, 120.0, 250.0, 500.0, 1000.0, 2500.0,
+)  # fmt: skip
+LATENCY_DELTA_MS = (-120.0, -80.0, -60.0, -10.0, -1.0, 0.0, *(edge for edge in LATENCY_MS if edge >= 0.25))
+SCORE = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
+DELTA = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+
+
+class Twin(msgspec.Struct, frozen=True):
+    """Name the conventional form of a metric; its values are the metric's times ``scale``."""
+
+    name: str
+    scale: float = 1.0
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """Describe one metric. ``labels`` are names in order; ``buckets`` are upper edges, without +Inf."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    twin: Twin | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "histogram") != bool(self.buckets):
+            raise ParameterError(f"{self.name}.buckets", "given for histograms and only for them", self.buckets)
+        if list(self.buckets) != sorted(set(self.buckets)):
+            raise ParameterError(f"{self.name}.buckets", "ascending", self.buckets)
+
+
+def _latency(name: str, text: str, labels: tuple[str, ...] = (), edges: tuple[float, ...] = LATENCY_MS) -> Metric:
+    return Metric(name, "histogram", text, labels, edges, Twin(name.removesuffix("_ms") + "_seconds", 0.001))
+
+
+# The engine.
+PREDICT_REQUESTS = Metric(
+    "ml_predict_requests_total",
+    "counter",
+    "Predict requests by outcome: success, rejected (the request was at fault), error (the model was).",
+    ("model_version", "status"),
+)
+PREDICT_LATENCY = _latency("ml_predict_latency_ms", "Time to answer a predict request.", ("model_version",))
+MODEL_VERSION = Metric("ml_model_version", "gauge", "1 for the version that is served.", ("version",))
+MODEL_INFO = Metric(
+    "ml_model_info", "gauge", "1 for the model that is served.", ("version", "digest", "alias", "feature_set")
+)
+FEATURE_EXTRACTIONS = Metric("ml_feature_extractions_total", "counter", "Vectors computed from market state.")
+PREDICTION_SCORE = Metric("ml_prediction_score", "histogram", "Scores that were served.", (), SCORE)
+MODEL_ERRORS = Metric("ml_model_errors_total", "counter", "Model failures, never served as a score.", ("error_type",))
+FINGERPRINT_MISSING = Metric(
+    "ml_fingerprint_missing_total", "counter", "Predict requests without a feature-set fingerprint."
+)
+MODEL_SWAPS = Metric("ml_model_swaps_total", "counter", "Model swaps by outcome: done, refused.", ("outcome",))
+REQUESTS_ABANDONED = Metric(
+    "ml_requests_abandoned_total", "counter", "Requests whose client left, or sent too slowly, before the body was in."
+)
+
+# The executor.
+SHADOW_SUCCESS = Metric("ml_shadow_success_total", "counter", "Shadow calls that returned a score.")
+SHADOW_ERROR = Metric("ml_shadow_error_total", "counter", "Shadow calls that did not, by cause.", ("error_type",))
+SHADOW_MATCH = Metric("ml_shadow_match_total", "counter", "Comparisons with |baseline - model| < 0.05.")
+SHADOW_MISMATCH = Metric("ml_shadow_mismatch_total", "counter", "Comparisons with |baseline - model| >= 0.05.")
+SHADOW_ABS_DELTA = Metric("ml_shadow_abs_delta", "histogram", "|baseline - model|.", (), DELTA)
+SHADOW_LATENCY = _latency("ml_shadow_latency_ms", "Time of a shadow call.")
+SHADOW_LATENCY_DELTA = _latency("ml_shadow_latency_delta_ms", "Shadow minus baseline time.", edges=LATENCY_DELTA_MS)
+SHADOW_MATCH_RATE = Metric(
+    "ml_shadow_match_rate", "gauge", "Matches over comparisons; absent before the first.", twin=Twin("ml_shadow_match_ratio")
+)  # fmt: skip
+BASELINE_LATENCY = _latency("ml_baseline_latency_ms", "Time to compute the baseline.")
+
+# Drift.
+PSI_SCORE = Metric(
+    "ml_psi_score", "gauge", "Population stability index against the reference bins.", ("feature",), twin=Twin("ml_psi")
+)
+
+# The process. A counter is only comparable with itself since the same start.
+PROCESS_START = Metric("process_start_time_seconds", "gauge", "Start of the service, seconds since the epoch.")
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
