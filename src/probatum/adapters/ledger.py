@@ -68,6 +68,8 @@ class SqliteLedger:
         filters = [f"{name} = ?" for name, value in wanted.items() if value is not None]
         where = f" WHERE {' AND '.join(filters)}" if filters else ""
         with self._translated("not read"), self._open_to_read() as connection:
+            if connection and not filters:
+                self._check_pages(connection)
             query = f"SELECT {', '.join(COLUMNS)} FROM records{where} ORDER BY seq"
             for row in connection.execute(query, [v for v in wanted.values() if v is not None]) if connection else ():
                 yield self._record(row)
@@ -77,6 +79,12 @@ class SqliteLedger:
         with self._translated("not read"), self._open_to_read() as connection:
             newest = self._newest(connection) if connection else None
             return newest.hash if newest else GENESIS
+
+    def _check_pages(self, connection: sqlite3.Connection) -> None:
+        """Find what a hash cannot: pages that no longer lead to all their rows."""
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != b"ok":
+            raise IntegrityError(str(self.path), f"damaged: {found.decode(errors='replace')}")
 
     def _newest(self, connection: sqlite3.Connection) -> Record | None:
         row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
