@@ -38,7 +38,7 @@ class Counter:
 
     __slots__ = ("inc",)
 
-    def __init__(self, cells: memoryview) -> None:
+    def __init__(self, cells: memoryview[float]) -> None:
         def inc(amount: float = 1.0) -> None:
             cells[0] += amount
 
@@ -50,7 +50,7 @@ class Gauge:
 
     __slots__ = ("_cells",)
 
-    def __init__(self, cells: memoryview) -> None:
+    def __init__(self, cells: memoryview[float]) -> None:
         self._cells = cells
 
     def set(self, value: float) -> None:
@@ -65,7 +65,7 @@ class Histogram:
 
     __slots__ = ("observe",)
 
-    def __init__(self, cells: memoryview, edges: Sequence[float]) -> None:
+    def __init__(self, cells: memoryview[float], edges: Sequence[float]) -> None:
         edges, total = tuple(edges), len(edges) + 1
 
         def observe(value: float) -> None:
@@ -94,7 +94,7 @@ class Registry:
         self._pages = list(pages) if pages is not None else new_pages(1)
         self._own = self._pages[own]
         self._metrics = {metric.name: metric for metric in metrics}
-        self._cells: dict[tuple[str, Labels], memoryview] = {}
+        self._cells: dict[tuple[str, Labels], memoryview[float]] = {}
         self._before: list[Callable[[], None]] = []
         for name, labels, cells in _read(self._own, self._metrics):
             self._cells[name, labels] = cells
@@ -133,7 +133,7 @@ class Registry:
                 lines += _text(metric, metric.twin.name, metric.twin.scale, series)
         return ("\n".join(lines) + "\n").encode()
 
-    def _child(self, metric: Metric, kind: str, labels: Labels) -> memoryview:
+    def _child(self, metric: Metric, kind: str, labels: Labels) -> memoryview[float]:
         if metric.kind != kind or self._metrics.get(metric.name) is not metric:
             raise UnknownNameError(kind, metric.name, [m.name for m in self._metrics.values() if m.kind == kind])
         if len(labels) != len(metric.labels):
@@ -147,7 +147,7 @@ class Registry:
         collected: dict[str, Series] = {name: {} for name in self._metrics}
         for page in self._pages:
             for name, labels, cells in _read(page, self._metrics):
-                _merge(self._metrics[name], collected[name], labels, cells.tolist())
+                _merge(self._metrics[name], collected[name], labels, list(cells))
         return {name: series for name, series in collected.items() if series}
 
 
@@ -156,11 +156,11 @@ def _width(metric: Metric) -> int:
     return len(metric.buckets) + 2 if metric.buckets else 1
 
 
-def _cells(page: mmap.mmap, start: int, width: int) -> memoryview:
+def _cells(page: mmap.mmap, start: int, width: int) -> memoryview[float]:
     return memoryview(page)[_KEYS_BYTES:].cast("d")[start : start + width]
 
 
-def _read(page: mmap.mmap, metrics: dict[str, Metric]) -> Iterator[tuple[str, Labels, memoryview]]:
+def _read(page: mmap.mmap, metrics: dict[str, Metric]) -> Iterator[tuple[str, Labels, memoryview[float]]]:
     length = int.from_bytes(page[:8], "little")
     start = 0
     for line in page[8 : 8 + length].splitlines():
@@ -170,7 +170,7 @@ def _read(page: mmap.mmap, metrics: dict[str, Metric]) -> Iterator[tuple[str, La
         start += width
 
 
-def _allocate(page: mmap.mmap, metric: Metric, labels: Labels, start: int) -> memoryview:
+def _allocate(page: mmap.mmap, metric: Metric, labels: Labels, start: int) -> memoryview[float]:
     line = msgspec.json.encode([metric.name, *labels]) + b"\n"
     length = int.from_bytes(page[:8], "little")
     if 8 + length + len(line) > _KEYS_BYTES or _KEYS_BYTES + 8 * (start + _width(metric)) > PAGE_BYTES:
