@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from probatum.core.clock import NS_PER_S
+from probatum.core.clock import NS_PER_S, parse_utc
+from probatum.core.errors import ParameterError
+
+_HH_MM = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """Explain a gap: a span in which the market was closed or the loss of data is accepted, by whom and why.
+
+    >>> Explained("2024-01-02T00:00:00Z", "2024-01-01T00:00:00Z", "exchange maintenance")
+    Traceback (most recent call last):
+    ...
+    probatum.core.errors.ParameterError: end must be after start (2024-01-02T00:00:00Z), got '2024-01-01T00:00:00Z'
+    """
+
+    start: str
+    end: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if parse_utc(self.end) <= parse_utc(self.start):
+            raise ParameterError("end", f"after start ({self.start})", self.end)
+        if not 0 < len(self.reason.strip()) <= 200 or not self.reason.isprintable():
+            raise ParameterError("reason", "1 to 200 printable characters", self.reason)
+
+    def covers(self, start_ns: int, end_ns: int) -> bool:
+        """Say whether the whole of [start_ns, end_ns) is explained."""
+        return parse_utc(self.start) <= start_ns and end_ns <= parse_utc(self.end)
 
 
 class Calendar(msgspec.Struct, frozen=True):
@@ -25,6 +53,18 @@ class Calendar(msgspec.Struct, frozen=True):
     open: str = "00:00"
     close: str = "00:00"
     weekdays: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    explained: tuple[Explained, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.zone)
+        except (KeyError, ValueError, OSError):
+            raise ParameterError("zone", "an IANA time zone such as America/New_York", self.zone) from None
+        for name in ("open", "close"):
+            if not _HH_MM.fullmatch(getattr(self, name)):
+                raise ParameterError(name, "a time of day HH:MM", getattr(self, name))
+        if not self.weekdays or not set(self.weekdays) <= set(range(7)):
+            raise ParameterError("weekdays", "some of 0 (Monday) to 6 (Sunday)", self.weekdays)
 
     def sessions(self, first: str, last: str) -> list[tuple[int, int]]:
         """Return merged [start_ns, end_ns) sessions that start on the local dates first..last (``YYYY-MM-DD``)."""
@@ -54,3 +94,19 @@ CALENDARS: dict[str, Calendar] = {
     "fx": Calendar(zone="America/New_York", open="17:00", close="17:00", weekdays=(6, 0, 1, 2, 3)),
     "us-equity": Calendar(zone="America/New_York", open="09:30", close="16:00", weekdays=(0, 1, 2, 3, 4)),
 }
+
+
+def parse_calendar(text: str) -> Calendar:
+    """Return a calendar by its name, or from a declaration ``ZONE,HH:MM-HH:MM,WEEKDAYS`` (0 = Monday).
+
+    >>> parse_calendar("Europe/London,08:00-16:30,01234").close
+    '16:30'
+    """
+    if text in CALENDARS:
+        return CALENDARS[text]
+    match = re.fullmatch(r"([^,]+),(\d\d:\d\d)-(\d\d:\d\d),([0-6]+)", text)
+    if match is None:
+        allowed = f"one of {', '.join(CALENDARS)}, or ZONE,HH:MM-HH:MM,WEEKDAYS such as Europe/London,08:00-16:30,01234"
+        raise ParameterError("calendar", allowed, text)
+    zone, opens, closes, days = match.groups()
+    return Calendar(zone, opens, closes, tuple(int(day) for day in days))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import polars as pl
 
+from probatum.core.errors import ParameterError
 from probatum.core.verdict import Provenance
 from probatum.market.calendar import Calendar
 
@@ -35,6 +37,16 @@ BAR_SCHEMA: dict[str, pl.DataType] = {
     "spread": pl.Float64(),
 }
 SCHEMAS: dict[str, dict[str, pl.DataType]] = {"bars": BAR_SCHEMA, "quotes": QUOTE_SCHEMA, "trades": TRADE_SCHEMA}
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+
+
+def check_symbol(symbol: str) -> str:
+    """Return a symbol that may also name a folder, or raise ParameterError."""
+    if not _SYMBOL.fullmatch(symbol):
+        raise ParameterError(
+            "symbol", "1 to 40 letters, digits, '.', '_' or '-', starting with a letter or digit", symbol
+        )
+    return symbol
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Dataset:
     """Hold frames in the canonical schemas, sorted by ``ts_event`` (ns UTC); ``sha256`` names exactly these bytes.
 
     ``bars`` are one-minute bars stamped at close; ``volume`` and ``spread`` are null where the source has none.
+    ``sha256`` is empty until the dataset is stored.
     """
 
     symbol: str
@@ -52,3 +65,23 @@ class Dataset:
     bars: pl.DataFrame | None = None
     quotes: pl.DataFrame | None = None
     trades: pl.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        check_symbol(self.symbol)
+        for kind, frame in self.frames.items():
+            if dict(frame.schema) != SCHEMAS[kind]:
+                raise ParameterError(kind, f"a frame with the columns {list(SCHEMAS[kind])}", dict(frame.schema))
+            if not frame["ts_event"].is_sorted():
+                raise ParameterError(kind, "in time order", "a later row with an earlier ts_event")
+
+    @property
+    def frames(self) -> dict[str, pl.DataFrame]:
+        """Return the frames that are there, by kind."""
+        return {kind: frame for kind in SCHEMAS if (frame := getattr(self, kind)) is not None}
+
+    @property
+    def spine(self) -> str:
+        """Return the kind whose rows must not be missing: bars, else quotes, else trades (which may be quiet)."""
+        if not self.frames:
+            raise ParameterError("dataset", "at least one of bars, quotes and trades", "none")
+        return next(iter(self.frames))
