@@ -1,0 +1,1 @@
+"""Serve one model over HTTP: stateless, one predict path under every protocol."""
