@@ -35,11 +35,20 @@ KINDS: dict[str, EvidenceKind] = {
     "train": EvidenceKind("probatum.pipeline.training:figures", "train.json"),
     "offline_report": EvidenceKind("probatum.pipeline.gate:figures", "offline_report.json", judges=True),
     "psi_snapshot": EvidenceKind("probatum.pipeline.drift:figures", "psi_snapshot.json", judges=True),
+    "smoke_1k": EvidenceKind(
+        "probatum.pipeline.smoke:figures", "smoke_1k.json", (("total_requests", ("success", "errors")),), judges=True
+    ),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
 }
 
-BLOB_KINDS: dict[str, str] = {"artifact": "json", "predictions": "parquet", "window": "parquet"}
+BLOB_KINDS: dict[str, str] = {
+    "artifact": "json",
+    "predictions": "parquet",
+    "window": "parquet",
+    "requests": "parquet",
+    "metrics": "txt",
+}
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
 
 

@@ -84,6 +84,16 @@ DRIFT_CRITERIA: tuple[Criterion, ...] = (
 )
 """The drift snapshot; ``psi_feature`` is the worst feature's."""
 
+SMOKE_SLOW_MS = 80.0
+"""Later than this is slow: "P95 < 80 ms" is the claim that fewer than 5 % of the replies are."""
+
+SMOKE_CRITERIA: tuple[Criterion, ...] = (
+    Criterion("success_rate", "at_least", 0.95),
+    Criterion("slow_rate", "below", 0.05),
+    Criterion("uncounted_requests", "below", 1.0),
+)
+"""The smoke tests; ``uncounted_requests`` is the difference between what was sent and what the service counted."""
+
 
 def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement]) -> Assessment:
     """Check every criterion and return the worst enforced verdict.
