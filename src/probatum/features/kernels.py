@@ -1,0 +1,524 @@
+"""Compute every feature, one event at a time: the only arithmetic, for batch and serving alike.
+
+The state is one flat float64 array (what it holds stands below), so that it can be compiled, saved and fingerprinted.
+:func:`advance` moves it by one event, :func:`evaluate` reads a vector off it and changes nothing; :func:`step` is both, and
+:func:`fold` is the loop over them. Compiled and plain Python agree bit by bit: ``math`` functions, ``x*x``, no fastmath, and
+sums in time order. Window sums are anchored at a recent value and computed anew from the window in each UTC hour: a value
+depends on its window, not on how long the process has run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probatum.features.jit import jit
+from probatum.market.events import BAR, QUOTE, TIMER, TRADE
+
+Array = NDArray[np.float64]
+
+V18_B0, V18_1, ROBUST, BOOK = 0, 1, 2, 3
+CODES = {"v1.8-b0": V18_B0, "v1.8.1": V18_1, "robust": ROBUST, "book": BOOK}
+
+# What advance() and step() answer. The negative ones leave the state as it was.
+NOT_READY, READY, REFUSED_TIME, REFUSED_VALUE = 0, 1, -1, -2
+
+_NS_PER_S = 1_000_000_000
+_NS_PER_MINUTE = 60 * _NS_PER_S
+_DAY = 1440  # minutes in the long windows
+_HALF_WARM = 360  # minutes that a long window needs at least
+_FILL = 5  # silent minutes that are carried; more are a break
+_RSI_MEMORY = 420  # changes after which Wilder's average has forgotten: (13/14)**420 < 1e-13
+_EPSILON = 1e-8
+
+# Header of the state.
+_SET, _NEED_SPREAD, _NEED_VOLUME, _NEED_SIZES, _TICK = 0, 1, 2, 3, 4
+CONFIG = 5  # so many entries never change
+_NOW_S, _NOW_NS = 5, 6  # time of the last event, in two parts: nanoseconds since 1970 do not fit a float
+_BID, _ASK, _BID_SIZE, _ASK_SIZE, _MID, _SPREAD = 7, 8, 9, 10, 11, 12
+_LAST = 13  # number of the last closed minute, -2 before the first event
+_HOUR = 14  # hour in which the window sums were computed last
+_SINCE = 15  # closed minutes since the last break
+_SILENT = 16  # consecutive minutes without a market event
+_SEEN = 17  # a market event came in the running minute
+_VOLUME = 18  # volume of the running minute
+_VOL1M = 19  # volume of the last closed minute
+_CLOSE = 20  # mid at the last closed minute
+_UP, _DOWN = 21, 22  # Wilder's averages
+_BARS = 23  # the stream has bars: they close their minutes, timers do not
+_SECOND, _START, _MARKET = 24, 25, 26  # book: running second, the first one, the last with a market event
+_HEADER = 32
+# Book: sums per second, for the last 64 seconds: order flow, buys, sells.
+_BUCKETS = _HEADER
+# A window: position, count, anchor, Σ(x − anchor), Σ(x − anchor)², then the ring twice over, so that the last n values
+# always lie side by side.
+_POS, _COUNT, _ANCHOR, _SUM, _SUM_SQ, _RING = 0, 1, 2, 3, 4, 8
+_WINDOW = _RING + 2 * _DAY
+_MIDS = _BUCKETS + 64 * 3
+_RETURNS = _MIDS + _WINDOW
+_VOLUMES = _RETURNS + _WINDOW
+# A median: position, count, then the ring, then the same values sorted.
+_SPREADS = _VOLUMES + _WINDOW
+_SORTED = _RING + _DAY
+SIZES = {V18_B0: _RETURNS, V18_1: _RETURNS, ROBUST: _SPREADS + _SORTED + _DAY, BOOK: _MIDS}
+WIDTHS = {V18_B0: 6, V18_1: 7, ROBUST: 12, BOOK: 8}
+
+
+def new_state(code: int, *, spread: bool, volume: bool, sizes: bool, tick_size: float) -> Array:
+    """Return the state before the first event; the flags say which data the columns need."""
+    state = np.zeros(SIZES[code])
+    state[[_SET, _NEED_SPREAD, _NEED_VOLUME, _NEED_SIZES, _TICK]] = code, spread, volume, sizes, tick_size
+    state[[_HOUR, _SECOND, _START, _MARKET]] = -1.0
+    state[_LAST] = -2.0
+    state[_NOW_NS] = 1.0
+    state[[_BID, _ASK, _BID_SIZE, _ASK_SIZE, _MID, _SPREAD, _VOL1M, _CLOSE]] = np.nan
+    return state
+
+
+@jit
+def _push(s: Array, base: int, x: float) -> None:
+    pos = int(s[base + _POS])
+    if s[base + _COUNT] == 0.0:
+        s[base + _ANCHOR] = x
+    new = x - s[base + _ANCHOR]
+    if s[base + _COUNT] < _DAY:
+        s[base + _COUNT] += 1.0
+        s[base + _SUM] += new
+        s[base + _SUM_SQ] += new * new
+    else:
+        old = s[base + _RING + pos] - s[base + _ANCHOR]
+        s[base + _SUM] += new - old
+        s[base + _SUM_SQ] += new * new - old * old
+    s[base + _RING + pos] = x
+    s[base + _RING + _DAY + pos] = x
+    pos += 1
+    s[base + _POS] = 0.0 if pos == _DAY else float(pos)
+
+
+@jit
+def _back(s: Array, base: int, age: int) -> float:
+    return float(s[base + _RING + _DAY + int(s[base + _POS]) - 1 - age])
+
+
+@jit
+def _resum(s: Array, base: int) -> None:
+    count = int(s[base + _COUNT])
+    if count == 0:
+        return
+    anchor = _back(s, base, 0)
+    first = base + _RING + _DAY + int(s[base + _POS]) - count
+    # Four lanes: the additions of one would wait for each other.
+    a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
+    b0, b1, b2, b3 = 0.0, 0.0, 0.0, 0.0
+    whole = count - count % 4
+    for i in range(first, first + whole, 4):
+        x0, x1, x2, x3 = s[i] - anchor, s[i + 1] - anchor, s[i + 2] - anchor, s[i + 3] - anchor
+        a0, a1, a2, a3 = a0 + x0, a1 + x1, a2 + x2, a3 + x3
+        b0, b1, b2, b3 = b0 + x0 * x0, b1 + x1 * x1, b2 + x2 * x2, b3 + x3 * x3
+    for i in range(first + whole, first + count):
+        x0 = s[i] - anchor
+        a0 += x0
+        b0 += x0 * x0
+    s[base + _ANCHOR] = anchor
+    s[base + _SUM] = (a0 + a1) + (a2 + a3)
+    s[base + _SUM_SQ] = (b0 + b1) + (b2 + b3)
+
+
+@jit
+def _mean(s: Array, base: int) -> float:
+    return float(s[base + _ANCHOR] + s[base + _SUM] / s[base + _COUNT])
+
+
+@jit
+def _sd(s: Array, base: int) -> float:
+    n, total = s[base + _COUNT], s[base + _SUM]
+    variance = (s[base + _SUM_SQ] - total * total / n) / (n - 1.0)
+    return math.sqrt(variance) if variance > 0.0 else 0.0
+
+
+@jit
+def _tail(s: Array, base: int, k: int) -> tuple[float, float]:
+    """Return mean and sample standard deviation of the last k values, in two passes."""
+    end = base + _RING + _DAY + int(s[base + _POS])
+    total = 0.0
+    for i in range(end - k, end):
+        total += s[i]
+    mean = total / k
+    squares = 0.0
+    for i in range(end - k, end):
+        x = s[i] - mean
+        squares += x * x
+    return mean, math.sqrt(squares / (k - 1))
+
+
+@jit
+def _search(s: Array, first: int, count: int, x: float) -> int:
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if s[first + middle] < x:
+            low = middle + 1
+        else:
+            high = middle
+    return first + low
+
+
+@jit
+def _push_sorted(s: Array, base: int, x: float) -> None:
+    pos, count, first = int(s[base + _POS]), int(s[base + _COUNT]), base + _SORTED
+    if count == _DAY:
+        hole = _search(s, first, count, s[base + _RING + pos])
+        for i in range(hole, first + count - 1):
+            s[i] = s[i + 1]
+        count -= 1
+    place = _search(s, first, count, x)
+    for i in range(first + count, place, -1):
+        s[i] = s[i - 1]
+    s[place] = x
+    s[base + _RING + pos] = x
+    s[base + _COUNT] = float(count + 1)
+    s[base + _POS] = float((pos + 1) % _DAY)
+
+
+@jit
+def _median(s: Array, base: int) -> float:
+    count, first = int(s[base + _COUNT]), base + _SORTED
+    return float(0.5 * (s[first + (count - 1) // 2] + s[first + count // 2]))
+
+
+@jit
+def _wilder(s: Array, change: float, number: int) -> None:
+    """Move Wilder's averages by the change with this number since their start; the first 14 are a plain mean."""
+    keep = 1.0 if number <= 14 else 13.0 / 14.0
+    up, down = max(change, 0.0), max(-change, 0.0)
+    s[_UP] = s[_UP] * keep + up / 14.0
+    s[_DOWN] = s[_DOWN] * keep + down / 14.0
+
+
+@jit
+def _refresh(s: Array) -> None:
+    """Compute every running value anew from its window."""
+    _resum(s, _MIDS)
+    if s[_SET] == ROBUST:
+        _resum(s, _RETURNS)
+        _resum(s, _VOLUMES)
+    changes = min(int(s[_SINCE]) - 1, _RSI_MEMORY)
+    s[_UP] = 0.0
+    s[_DOWN] = 0.0
+    end = _MIDS + _RING + _DAY + int(s[_MIDS + _POS])
+    for i in range(changes):
+        new = end - changes + i
+        _wilder(s, s[new] - s[new - 1], i + 1)
+
+
+@jit
+def _close_minute(s: Array, minute: int, volume: float) -> None:
+    mid = s[_MID]
+    s[_SINCE] += 1.0
+    since = int(s[_SINCE])
+    _push(s, _MIDS, mid)
+    if since == 1:
+        s[_UP] = 0.0
+        s[_DOWN] = 0.0
+    else:
+        _wilder(s, mid - s[_CLOSE], since - 1)
+    if s[_SET] == ROBUST:
+        if since > 1:
+            _push(s, _RETURNS, math.log(mid / s[_CLOSE]))
+        if s[_NEED_VOLUME] and volume >= 0.0:
+            _push(s, _VOLUMES, math.log1p(volume))
+        if s[_NEED_SPREAD] and s[_SPREAD] >= 0.0:
+            _push_sorted(s, _SPREADS, s[_SPREAD])
+    s[_VOL1M] = volume
+    s[_CLOSE] = mid
+    s[_LAST] = float(minute)
+    hour = float(minute // 60)
+    if hour != s[_HOUR]:
+        s[_HOUR] = hour
+        _refresh(s)
+
+
+@jit
+def _close_until(s: Array, minute: int) -> None:
+    """Close every minute before this one: the running one with what it saw, the silent ones with what is carried."""
+    if s[_LAST] < -1.0:
+        s[_LAST] = float(minute - 1)
+    while s[_LAST] + 1.0 < minute:
+        if s[_SEEN]:
+            s[_SILENT] = 0.0
+        else:
+            s[_SILENT] += 1.0
+        if s[_SILENT] > _FILL or not s[_MID] > 0.0:
+            s[_SINCE] = 0.0
+            s[_MID] = math.nan
+            s[_SPREAD] = math.nan
+            s[_LAST] = float(minute - 1)
+        else:
+            _close_minute(s, int(s[_LAST]) + 1, s[_VOLUME])
+        s[_SEEN] = 0.0
+        s[_VOLUME] = 0.0
+
+
+@jit
+def _advance_minutes(s: Array, ts: int, kind: int, a: float, b: float, c: float) -> int:
+    if kind == BAR:
+        minute = (ts - 1) // _NS_PER_MINUTE
+        if minute <= s[_LAST]:
+            return REFUSED_TIME
+        _close_until(s, minute)
+        s[_BARS] = 1.0
+        s[_SILENT] = 0.0
+        s[_MID] = a
+        s[_SPREAD] = b
+        _close_minute(s, minute, c)
+    elif kind == TIMER:
+        # Market events of the same instant come before a timer, so at the boundary the minute is complete.
+        if not s[_BARS]:
+            _close_until(s, ts // _NS_PER_MINUTE)
+    else:
+        _close_until(s, (ts - 1) // _NS_PER_MINUTE)
+        s[_SEEN] = 1.0
+        if kind == QUOTE:
+            s[_MID] = 0.5 * (a + b)
+            s[_SPREAD] = b - a
+        else:
+            s[_VOLUME] += b
+    return NOT_READY
+
+
+@jit
+def _order_flow(s: Array, bid: float, ask: float, bid_size: float, ask_size: float) -> float:
+    """Return e_n of Cont, Kukanov and Stoikov (2014): what this quote added to the bid less what it added to the ask."""
+    flow = 0.0
+    if bid >= s[_BID]:
+        flow += bid_size
+    if bid <= s[_BID]:
+        flow -= s[_BID_SIZE]
+    if ask <= s[_ASK]:
+        flow -= ask_size
+    if ask >= s[_ASK]:
+        flow += s[_ASK_SIZE]
+    return flow
+
+
+@jit
+def _roll_seconds(s: Array, second: int) -> None:
+    last = int(s[_SECOND])
+    for k in range(max(last + 1, second - 63), second + 1):
+        for j in range(3):
+            s[_BUCKETS + 3 * (k % 64) + j] = 0.0
+    s[_SECOND] = float(second)
+
+
+@jit
+def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
+    second = (ts - 1) // _NS_PER_S
+    if second > s[_SECOND]:
+        _roll_seconds(s, second)
+    if s[_START] >= 0.0 and second - s[_MARKET] > 60 * _FILL:
+        s[_START] = -1.0
+        s[_MID] = math.nan
+    if kind in (TIMER, BAR):
+        return NOT_READY
+    s[_MARKET] = float(second)
+    bucket = _BUCKETS + 3 * (second % 64)
+    if kind == QUOTE:
+        if s[_START] < 0.0:
+            s[_START] = float(second)
+        elif s[_NEED_SIZES]:
+            s[bucket] += _order_flow(s, a, b, c, d)
+        s[_BID], s[_ASK], s[_BID_SIZE], s[_ASK_SIZE] = a, b, c, d
+        s[_MID] = 0.5 * (a + b)
+    elif c > 0.0 or (c == 0.0 and a > s[_MID]):
+        s[bucket + 1] += 1.0
+    elif c < 0.0 or (c == 0.0 and a < s[_MID]):
+        s[bucket + 2] += 1.0
+    return NOT_READY
+
+
+@jit
+def _valid(s: Array, kind: int, a: float, b: float, c: float, d: float) -> bool:
+    if kind == TIMER:
+        return True
+    if not 0.0 < a < math.inf:
+        return False
+    if kind == QUOTE:
+        sized = 0.0 <= c < math.inf and 0.0 <= d < math.inf
+        return a <= b < math.inf and (sized or not s[_NEED_SIZES])
+    if kind == TRADE:
+        return 0.0 <= b < math.inf and -1.0 <= c <= 1.0
+    # A bar: NaN says that the source has no spread or no volume.
+    return kind == BAR and (math.isnan(b) or 0.0 <= b < math.inf) and (math.isnan(c) or 0.0 <= c < math.inf)
+
+
+@jit
+def advance(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
+    """Move the state by one event; answers REFUSED_TIME or REFUSED_VALUE, and changes nothing, for an impossible one."""
+    second, rest = ts // _NS_PER_S, ts % _NS_PER_S
+    if second < s[_NOW_S] or (second == s[_NOW_S] and rest < s[_NOW_NS]):
+        return REFUSED_TIME
+    if not _valid(s, kind, a, b, c, d):
+        return REFUSED_VALUE
+    is_book = s[_SET] == BOOK
+    code = _advance_book(s, ts, kind, a, b, c, d) if is_book else _advance_minutes(s, ts, kind, a, b, c)
+    if code >= 0:
+        s[_NOW_S] = float(second)
+        s[_NOW_NS] = float(rest)
+    return code
+
+
+@jit
+def _rsi(s: Array) -> float:
+    total = s[_UP] + s[_DOWN]
+    return float(100.0 * s[_UP] / total) if total > 0.0 else 50.0
+
+
+@jit
+def _evaluate_b0(s: Array, out: Array) -> bool:
+    if s[_SINCE] < 15.0:
+        return False
+    out[0] = 1.0
+    out[1] = s[_MID]
+    out[2] = 1e4 * s[_SPREAD] / s[_MID]
+    out[3] = s[_VOL1M]
+    out[4] = _rsi(s)
+    out[5] = math.log1p(s[_VOL1M])
+    return True
+
+
+@jit
+def _evaluate_v181(s: Array, out: Array) -> bool:
+    if s[_SINCE] < 15.0 or s[_MIDS + _COUNT] < _HALF_WARM:
+        return False
+    close = s[_CLOSE]
+    out[0] = 1.0
+    out[1] = math.log(close / _back(s, _MIDS, 1))
+    out[2] = math.log(close / _back(s, _MIDS, 5))
+    out[3] = 1e4 * s[_SPREAD] / s[_MID]
+    out[4] = math.log1p(s[_VOL1M])
+    out[5] = (_rsi(s) - 50.0) / 30.0
+    out[6] = (s[_MID] - _mean(s, _MIDS)) / (_sd(s, _MIDS) + _EPSILON)
+    return True
+
+
+@jit
+def _evaluate_robust(s: Array, out: Array) -> bool:
+    if s[_SINCE] < 61.0 or s[_RETURNS + _COUNT] < _HALF_WARM:
+        return False
+    if (s[_NEED_VOLUME] and s[_VOLUMES + _COUNT] < _HALF_WARM) or (
+        s[_NEED_SPREAD] and s[_SPREADS + _COUNT] < _HALF_WARM
+    ):
+        return False
+    rv10 = _tail(s, _RETURNS, 10)[1] + _EPSILON
+    rv60 = _tail(s, _RETURNS, 60)[1] + _EPSILON
+    rv1440 = _sd(s, _RETURNS) + _EPSILON
+    mean, sd = _tail(s, _MIDS, 60)
+    ret1 = _back(s, _RETURNS, 0)
+    out[0] = ret1 / rv60
+    out[1] = math.log(s[_CLOSE] / _back(s, _MIDS, 5)) / (rv60 * math.sqrt(5.0))
+    out[2] = (_rsi(s) - 50.0) / 30.0
+    out[3] = (s[_MID] - mean) / (sd + _EPSILON)
+    out[4] = math.nan
+    if s[_NEED_VOLUME]:
+        out[4] = (math.log1p(s[_VOL1M]) - _mean(s, _VOLUMES)) / (_sd(s, _VOLUMES) + _EPSILON)
+    out[5] = math.nan
+    if s[_NEED_SPREAD]:
+        out[5] = math.log((s[_SPREAD] + _EPSILON) / (_median(s, _SPREADS) + _EPSILON))
+    out[6] = math.log(rv10 / rv60)
+    out[7] = math.log(rv60 / rv1440)
+    out[8] = math.log(rv10 / rv1440)
+    out[9] = abs(ret1) / rv1440
+    angle = 2.0 * math.pi * (s[_NOW_S] % 86400.0) / 86400.0
+    out[10] = math.sin(angle)
+    out[11] = math.cos(angle)
+    return True
+
+
+@jit
+def _ratio(x: float, y: float) -> float:
+    """Return (x − y)/(x + y), 0 where both are 0."""
+    return (x - y) / (x + y) if x + y > 0.0 else 0.0
+
+
+@jit
+def _evaluate_book(s: Array, out: Array) -> bool:
+    second = int(s[_SECOND])
+    if s[_START] < 0.0 or second - s[_START] < 60.0:
+        return False
+    flow, buys, sells = 0.0, 0.0, 0.0
+    for age in range(60):
+        bucket = _BUCKETS + 3 * ((second - age) % 64)
+        flow += s[bucket]
+        buys += s[bucket + 1]
+        sells += s[bucket + 2]
+        if age == 9:
+            out[2] = flow
+            out[4] = _ratio(buys, sells)
+    out[3] = flow
+    out[5] = _ratio(buys, sells)
+    bid, ask, depth = s[_BID], s[_ASK], s[_BID_SIZE] + s[_ASK_SIZE]
+    out[0] = _ratio(s[_BID_SIZE], s[_ASK_SIZE])
+    out[1] = out[0]
+    if ask > bid and depth > 0.0:
+        micro = (ask * s[_BID_SIZE] + bid * s[_ASK_SIZE]) / depth
+        out[1] = (micro - s[_MID]) / (0.5 * (ask - bid))
+    out[6] = (ask - bid) / s[_TICK]
+    out[7] = math.log1p(depth)
+    return True
+
+
+@jit
+def evaluate(s: Array, out: Array) -> bool:
+    """Read the full vector off the state: True where every column that is needed has its history, else all NaN."""
+    if s[_SET] == BOOK:
+        ready = _evaluate_book(s, out)
+    elif not s[_MID] > 0.0 or (s[_NEED_SPREAD] and not s[_SPREAD] >= 0.0) or (s[_NEED_VOLUME] and not s[_VOL1M] >= 0.0):
+        ready = False
+    elif s[_SET] == V18_1:
+        ready = _evaluate_v181(s, out)
+    elif s[_SET] == ROBUST:
+        ready = _evaluate_robust(s, out)
+    else:
+        ready = _evaluate_b0(s, out)
+    if not ready:
+        out[:] = math.nan
+    return ready
+
+
+@jit
+def step(s: Array, out: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
+    """Move the state by one event and write its vector; answers NOT_READY, READY, REFUSED_TIME or REFUSED_VALUE."""
+    code = advance(s, ts, kind, a, b, c, d)
+    if code < 0:
+        return code
+    return READY if evaluate(s, out) else NOT_READY
+
+
+@jit
+def fold(
+    s: Array,
+    scratch: Array,
+    ts: NDArray[np.int64],
+    kind: NDArray[np.int8],
+    values: Array,
+    row_kind: int,
+    columns: NDArray[np.int64],
+    out: Array,
+    ready: NDArray[np.bool_],
+    mid: Array,
+) -> tuple[int, int]:
+    """Step through events and keep a row at each of ``row_kind`` (−1: at all); returns (0, rows) or (refusal, event)."""
+    row = 0
+    for i in range(ts.shape[0]):
+        code = advance(s, ts[i], kind[i], values[i, 0], values[i, 1], values[i, 2], values[i, 3])
+        if code < 0:
+            return code, i
+        if row_kind < 0 or kind[i] == row_kind:
+            ready[row] = evaluate(s, scratch)
+            for j in range(columns.shape[0]):
+                out[row, j] = scratch[columns[j]]
+            mid[row] = s[_MID]
+            row += 1
+    return 0, row
