@@ -82,3 +82,6 @@ class Sources(Protocol):
 
     @property
     def datasets(self) -> Datasets: ...
+
+    @property
+    def ledger(self) -> Ledger: ...

@@ -94,6 +94,12 @@ SMOKE_CRITERIA: tuple[Criterion, ...] = (
 )
 """The smoke tests; ``uncounted_requests`` is the difference between what was sent and what the service counted."""
 
+PROMOTE_CRITERIA: tuple[Criterion, ...] = tuple(
+    Criterion(name, "at_least", 1.0)
+    for name in ("provenance_live", "offline_gate", "drift", "level_features", "canary", "validation")
+)
+"""The promote gate: each is 1 when proven and 0 when not."""
+
 
 def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement]) -> Assessment:
     """Check every criterion and return the worst enforced verdict.

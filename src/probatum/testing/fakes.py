@@ -70,8 +70,9 @@ class MemoryDatasets:
 
 
 class MemorySources:
-    """Hold the two stores that figures are recomputed from. Implements ``pipeline.ports.Sources``."""
+    """Hold what figures are recomputed from. Implements ``pipeline.ports.Sources``."""
 
     def __init__(self, datasets: Iterable[Dataset] = ()) -> None:
         self.blobs = MemoryBlobs()
         self.datasets = MemoryDatasets(datasets)
+        self.ledger = MemoryLedger()
