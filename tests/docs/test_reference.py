@@ -1,0 +1,47 @@
+"""The docs say what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from probatum.core.verdict import Provenance, Verdict
+
+ROOT = Path(__file__).parents[2]
+
+
+def _build_reference() -> str:
+    spec = importlib.util.spec_from_file_location("build_reference", ROOT / "docs" / "build_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text: str = module.reference()
+    return text
+
+
+def test_cli_reference_is_what_the_commands_say() -> None:
+    """docs/reference/cli.md is the help of every command, word for word."""
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8") == _build_reference()
+
+
+def test_every_command_shows_examples() -> None:
+    """Each command that does something shows how it is called."""
+    sections = _build_reference().split("\n## `")[1:]
+    assert [section.split("`")[0] for section in sections if "Examples:" not in section] == []
+
+
+def test_glossary_names_every_verdict_and_class() -> None:
+    """The glossary holds the words that records use."""
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert [word for word in (*Verdict, *Provenance) if f"`{word.value}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")) + [ROOT / "README.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link in a page leads to a file that is there."""
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
