@@ -73,7 +73,11 @@ def require_json(headers: Iterable[tuple[bytes, bytes]]) -> None:
             media = value.partition(b";")[0].strip().lower()
             if media != JSON and not (media.startswith(b"application/") and media.endswith(b"+json")):
                 raise RequestError(
-                    415, "content-type is not JSON", field="content-type", allowed="application/json", value=value
+                    415,
+                    "content-type is not JSON",
+                    field="content-type",
+                    allowed="application/json",
+                    value=value.decode("latin-1"),
                 )
 
 

@@ -4,7 +4,7 @@
 
     {"features": [..] | {"name": ..}}                                      -> {"score", "version", "latency_ms"}
     {"snapshot": {"ts", "mid", "spreadBp", "vol1m", "rsi14"}}               -> the same; only for v1.8-b0
-    {"batch": [[..] | {"name": ..}, ..]}                                   -> {"scores", "version", "latency_ms"}
+    {"rows": [[..] | {"name": ..}, ..]}                                    -> {"scores", "version", "latency_ms"}
 
 each with ``symbol``, ``fingerprint`` (of the feature set) and ``as_of`` where the caller has them.
 """
@@ -38,7 +38,7 @@ class PredictRequest(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
     features: Row | None = None
     snapshot: Snapshot | None = None
-    batch: Rows | None = None
+    rows: Rows | None = None
     symbol: Name | None = None
     fingerprint: Name | None = None
     as_of: int | Name | None = None

@@ -1,0 +1,158 @@
+"""Hold a model that is ready to score: verified, compiled, probed, and with its counters resolved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from probatum.core.errors import IntegrityError
+from probatum.features.sets import get_feature_set
+from probatum.models.artifact import Artifact, FixedModel, LogisticModel, ModelData, PluginModel, parse_artifact
+from probatum.models.scoring import compile_scorer
+from probatum.services.engine.schema import PredictRequest, Row, Snapshot
+from probatum.services.http import RequestError
+from probatum.services.telemetry import metrics
+from probatum.services.telemetry.registry import Registry
+
+SNAPSHOT_SET = "v1.8-b0"
+NOT_A_NUMBER = "not_a_number"
+EXCEPTION = "exception"
+
+
+class ModelFailed(RequestError):
+    """The model gave no score for a valid request: counted as its error, never served as a number."""
+
+
+class Model:
+    """Score rows with one artifact.
+
+    Building it refuses, before anything is served: bytes that are not their digest's (IntegrityError), an unknown
+    feature set (UnknownNameError), columns or a fingerprint that this version of the set does not have, and a model
+    that returns NaN (IntegrityError).
+    """
+
+    def __init__(self, data: bytes, digest: str, alias: str, registry: Registry) -> None:
+        place = f"artifact {digest[:12]}"
+        self.artifact = artifact = parse_artifact(data, expected_digest=digest, place=place)
+        _check_features(artifact, place)
+        self.digest, self.alias = digest, alias
+        self.version = artifact.name
+        self.names = artifact.features.names
+        self.fingerprint = artifact.features.fingerprint
+        self._score = compile_scorer(artifact)
+        self._failed = registry.counter(metrics.MODEL_ERRORS, NOT_A_NUMBER).inc
+        self._crashed = registry.counter(metrics.MODEL_ERRORS, EXCEPTION).inc
+        self._extracted = registry.counter(metrics.FEATURE_EXTRACTIONS).inc
+        self._gauges = (
+            registry.gauge(metrics.MODEL_VERSION, self.version),
+            registry.gauge(metrics.MODEL_INFO, self.version, digest, alias, artifact.features.set),
+        )
+        status: Callable[[str], Callable[..., None]] = lambda name: (  # noqa: E731
+            registry.counter(metrics.PREDICT_REQUESTS, self.version, name).inc
+        )
+        self.succeeded, self.rejected, self.errored = status("success"), status("rejected"), status("error")
+        self.observe_latency_ms = registry.histogram(metrics.PREDICT_LATENCY, self.version).observe
+
+    @property
+    def type(self) -> str:
+        """Return the kind of model, in the seed's words where it had one."""
+        return _type_of(self.artifact.model)
+
+    def announce(self, served: bool) -> None:
+        """Show in the gauges whether this is the model that is served."""
+        for gauge in self._gauges:
+            gauge.set(1.0) if served else gauge.clear()
+
+    def score(self, row: Sequence[float], field: str = "features") -> float:
+        """Return the score of a checked row; ModelFailed where the model has none."""
+        try:
+            score = self._score(row)
+        except ArithmeticError:
+            score = math.nan
+        except Exception as error:
+            self._crashed()
+            raise ModelFailed(500, f"the model failed: {type(error).__name__}", field=field) from error
+        if 0.0 <= score <= 1.0:
+            return score
+        self._failed()
+        raise ModelFailed(
+            422, "the model gives no score for these values", field=field, allowed="values it was made for"
+        )
+
+    def check_fingerprint(self, fingerprint: str) -> None:
+        """Refuse features that were computed by another feature set or version of it."""
+        if fingerprint != self.fingerprint:
+            raise RequestError(
+                422,
+                "fingerprint is of another feature set",
+                field="fingerprint",
+                allowed=self.fingerprint,
+                value=fingerprint,
+            )
+
+    def row(self, features: Row, field: str = "features") -> Sequence[float]:
+        """Return the features in the model's order, or refuse a missing, unknown or surplus one by name."""
+        names = self.names
+        if len(features) == len(names):
+            if type(features) is list:
+                return features
+            try:
+                return [features[name] for name in names]  # type: ignore[call-overload]
+            except KeyError:
+                pass
+        return self._refuse(features, field)
+
+    def snapshot_row(self, snapshot: Snapshot) -> Sequence[float]:
+        """Return the seed's vector of a snapshot; only ``v1.8-b0`` can be computed from one alone."""
+        if self.artifact.features.set != SNAPSHOT_SET or len(self.names) != 6:
+            raise RequestError(
+                422,
+                f"a snapshot serves only {SNAPSHOT_SET}; this model needs the features of {self.artifact.features.set!r}",
+                field="snapshot",
+                allowed="features: " + ", ".join(self.names),
+            )
+        self._extracted()
+        volume = snapshot.vol1m
+        return [1.0, snapshot.mid, snapshot.spreadBp, volume, snapshot.rsi14, math.log1p(volume)]
+
+    def request_row(self, request: PredictRequest) -> Sequence[float]:
+        """Return the row of a single prediction; features win over a snapshot."""
+        if request.features is not None:
+            return self.row(request.features)
+        if request.snapshot is not None:
+            return self.snapshot_row(request.snapshot)
+        raise RequestError(
+            400, "features or snapshot is missing", field="features", allowed="features, snapshot or rows"
+        )
+
+    def _refuse(self, features: Row, field: str) -> Sequence[float]:
+        allowed = ", ".join(self.names)
+        if not isinstance(features, dict):
+            count = len(self.names)
+            raise RequestError(
+                422, f"{field} must have {count} values, got {len(features)}", field=field, allowed=allowed
+            )
+        missing = [name for name in self.names if name not in features]
+        unknown = [name for name in features if name not in self.names]
+        name, problem = (unknown[0], "not a feature of this model") if unknown else (missing[0], "missing")
+        raise RequestError(422, f"{field}.{name} is {problem}", field=f"{field}.{name}", allowed=allowed)
+
+
+def _check_features(artifact: Artifact, place: str) -> None:
+    """Hold the artifact's columns to this version's feature set: the same names mean the same numbers."""
+    spec = artifact.features
+    known = get_feature_set(spec.set)
+    kept = tuple(feature for feature in known.features if feature.name in spec.names)
+    variant = msgspec.structs.replace(known, features=kept)
+    if variant.names != spec.names:
+        raise IntegrityError(place, f"columns are {', '.join(spec.names)}; {spec.set} has {', '.join(known.names)}")
+    if variant.fingerprint != spec.fingerprint:
+        raise IntegrityError(place, f"fingerprint is of another version of feature set {spec.set!r}; train it anew")
+
+
+def _type_of(model: ModelData) -> str:
+    if isinstance(model, LogisticModel | FixedModel):
+        return "logistic_regression"
+    return model.entry_point if isinstance(model, PluginModel) else "lightgbm"
