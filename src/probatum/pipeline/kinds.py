@@ -31,7 +31,11 @@ class EvidenceKind(msgspec.Struct, frozen=True):
 
 
 KINDS: dict[str, EvidenceKind] = {
-    "data_import": EvidenceKind("probatum.pipeline.importing:figures", "data_quality.json"),
+    "data_import": EvidenceKind(
+        "probatum.pipeline.importing:figures",
+        "data_quality.json",
+        sums=(("rows_in", ("rows_stored", "rows_merged", "rows_ignored", "rows_quarantined")),),
+    ),
     "train": EvidenceKind("probatum.pipeline.training:figures", "train.json"),
     "offline_report": EvidenceKind("probatum.pipeline.gate:figures", "offline_report.json", judges=True),
     "psi_snapshot": EvidenceKind("probatum.pipeline.drift:figures", "psi_snapshot.json", judges=True),
@@ -48,6 +52,7 @@ BLOB_KINDS: dict[str, str] = {
     "window": "parquet",
     "requests": "parquet",
     "metrics": "txt",
+    "quarantine": "parquet",
 }
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
 

@@ -1,0 +1,159 @@
+"""List, show, verify and export what was proven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.workspace import Workspace
+from probatum.core.errors import IntegrityError, UnknownNameError
+from probatum.pipeline.ports import Record
+
+
+@click.group()
+def evidence() -> None:
+    """List, show, verify and export what was proven.
+
+    \b
+    Examples:
+      probatum evidence ls --kind offline_report
+      probatum evidence verify && probatum evidence report
+    """
+
+
+@evidence.command("ls")
+@click.option("--kind", help="Only records of this kind.")
+@workspace_option
+@output_option
+def list_records(kind: str | None, workspace: Path, output: str) -> None:
+    """List the records of the chain.
+
+    \b
+    Examples:
+      probatum evidence ls
+      probatum evidence ls --kind psi_snapshot -o json
+    """
+    if kind is not None:
+        _check_kind(kind)
+    records = list(Workspace(workspace).ledger.records(kind=kind))
+    if output == "json":
+        print_json([_heading(record) for record in records])
+        return
+    rows = [(r.seq, r.ts, r.kind, r.subject, r.provenance.upper(), _verdict(r), r.hash[:12]) for r in records]
+    print_table("", ["seq", "time", "kind", "subject", "data", "verdict", "hash"], rows)
+
+
+@evidence.command()
+@click.argument("record")
+@workspace_option
+def show(record: str, workspace: Path) -> None:
+    """Print one whole record as JSON: by number, or the newest of a kind.
+
+    \b
+    Examples:
+      probatum evidence show 7
+      probatum evidence show offline_report
+    """
+    found = _find(Workspace(workspace), record)
+    print_json(msgspec.to_builtins(found))
+
+
+@evidence.command()
+@workspace_option
+@output_option
+def verify(workspace: Path, output: str) -> None:
+    """Recompute the chain, every digest and every figure, and compare the exported files. Exits 1 at a difference.
+
+    \b
+    Examples:
+      probatum evidence verify
+      probatum evidence verify -w /mnt/audit/workspace -o json
+    """
+    from probatum.pipeline.verify import verify as verify_chain
+
+    place = Workspace(workspace)
+    exported = {name: place.evidence.read(name) or b"" for name in place.evidence.names()}
+    with progress() as bars:
+        result = verify_chain(place.ledger, place, bars, exported=exported)
+    if output == "json":
+        print_json({**msgspec.to_builtins(result), "ok": result.ok})
+    else:
+        counts = [result.records, result.blobs_checked, result.figures_checked, result.files_checked]
+        print_table("", ["records", "blobs", "figures recomputed", "exported files"], [counts])
+        for note in result.notes:
+            click.echo(f"note: {note}")
+        for finding in result.findings:
+            click.echo(f"bad: {finding.place}: {finding.problem}")
+    if result.findings:
+        first = result.findings[0]
+        raise IntegrityError(first.place, f"{first.problem} ({len(result.findings)} in all)")
+    if output == "table":
+        click.echo(f"verified: head {result.head}")
+
+
+@evidence.command("export")
+@workspace_option
+@output_option
+def export_command(workspace: Path, output: str) -> None:
+    """Write the files of evidence/ml from the chain.
+
+    \b
+    Examples:
+      probatum evidence export
+    """
+    paths = export_evidence(Workspace(workspace))
+    if output == "json":
+        print_json([str(path) for path in paths])
+    else:
+        print_table("", ["file"], [[path] for path in paths])
+
+
+@evidence.command()
+@workspace_option
+def report(workspace: Path) -> None:
+    """Write the HTML report (and the files beside it) and print its path.
+
+    \b
+    Examples:
+      xdg-open "$(probatum evidence report)"
+    """
+    click.echo(next(path for path in export_evidence(Workspace(workspace)) if path.name == "report.html"))
+
+
+def export_evidence(workspace: Workspace) -> list[Path]:
+    """Export the whole chain to the workspace's evidence folder; every command that appends ends with this."""
+    from probatum.pipeline.export import export
+
+    return workspace.evidence.write(export(list(workspace.ledger.records()), workspace.blobs))
+
+
+def _find(workspace: Workspace, name: str) -> Record:
+    if name.isascii() and name.isdigit():
+        records = list(workspace.ledger.records())
+        found = next((record for record in records if record.seq == int(name)), None)
+        if found is None:
+            raise UnknownNameError("record", name, [f"1 to {len(records)}"] if records else [])
+        return found
+    _check_kind(name)
+    of_kind = list(workspace.ledger.records(kind=name))
+    if not of_kind:
+        raise UnknownNameError("record of kind", name, {record.kind for record in workspace.ledger.records()})
+    return of_kind[-1]
+
+
+def _check_kind(name: str) -> None:
+    from probatum.pipeline.kinds import get_kind
+
+    get_kind(name)
+
+
+def _heading(record: Record) -> dict[str, object]:
+    heading = {name: getattr(record, name) for name in ("seq", "ts", "kind", "subject", "provenance", "prev", "hash")}
+    return {**heading, "verdict": _verdict(record) or None}
+
+
+def _verdict(record: Record) -> str:
+    return str(record.body["figures"].get("verdict", ""))

@@ -1,0 +1,146 @@
+"""Turn the chain into the files of ``evidence/ml``: a pure function, so that a verifier can ask for the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from probatum.core.canonical import sha256_hex
+from probatum.pipeline.green import HEAD_FILE, green
+from probatum.pipeline.kinds import KINDS
+from probatum.pipeline.ports import Blobs, Record
+from probatum.pipeline.report import html_report
+
+RENDERED = (HEAD_FILE, "report.html")
+"""Files made for people: their wording belongs to the version that rendered them."""
+
+_RESERVED = re.compile(r"(?i)(daily|weekly|con|nul|aux|prn|.*\.(json|txt|csv|html|md))")
+
+
+def export(records: Sequence[Record], blobs: Blobs) -> dict[str, bytes]:
+    """Return {relative path: bytes}: the newest record of each kind, and of each kind and subject in the subject's folder.
+
+    Files whose name holds a time, and series, cover all records. Raises IntegrityError when a blob that is exported as
+    a file is damaged.
+    """
+    files: dict[str, bytes] = {}
+    for record in records:
+        if record.kind in KINDS:
+            for name, data in _files(record, blobs).items():
+                files[name] = files[f"{safe_part(record.subject)}/{name}"] = data
+    for folder, chosen in _by_folder(records, "psi_snapshot"):
+        files[f"{folder}psi_series.csv"] = psi_series(chosen)
+    files["report.html"] = html_report(records).encode()
+    digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
+    files[HEAD_FILE] = green(records, digests).encode()
+    return dict(sorted(files.items()))
+
+
+def is_export_name(name: str) -> bool:
+    """Return whether a path is one that some chain could export: a file there claims to be evidence."""
+    base = name.rsplit("/", 1)[-1]
+    known = {kind.file for kind in KINDS.values()} | {
+        "eval_result.json",
+        "eval_result.txt",
+        "psi_series.csv",
+        *RENDERED,
+    }
+    return base in known or base.startswith("metrics_baseline_")
+
+
+def safe_part(subject: str) -> str:
+    """Return a folder name for a subject: itself where it is plain, else cleaned and told apart by its digest.
+
+    >>> safe_part("robust-large_move"), safe_part("../../etc/passwd")
+    ('robust-large_move', '_etc_passwd-8f7b9d21')
+    """
+    part = re.sub(r"[^A-Za-z0-9._+=@-]+", "_", subject)[:80].lstrip(".-")
+    if part == subject and not _RESERVED.fullmatch(part):
+        return part
+    return f"{part}-{sha256_hex(subject.encode(errors='surrogatepass'))[:8]}"
+
+
+def document(record: Record) -> dict[str, Any]:
+    """Return what a record's JSON file holds: its figures, and ``evidence``, its place in the chain and its inputs."""
+    evidence = {name: getattr(record, name) for name in ("seq", "ts", "kind", "subject", "provenance", "prev", "hash")}
+    return {"evidence": {**evidence, "inputs": record.body["inputs"]}, **record.body["figures"]}
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return JSON for people: sorted keys, indented, newline at the end."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return CSV whose text cells no spreadsheet takes for a formula.
+
+    >>> csv_bytes(["a", "b"], [["=1+1", -1.5], ["x,y", None]])
+    b"a,b\\n'=1+1,-1.5\\n\\"x,y\\",\\n"
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([f"'{c}" if isinstance(c, str) and c[:1] in tuple("=+-@\t\r") and c else c for c in row])
+    return out.getvalue().encode()
+
+
+def psi_series(snapshots: Iterable[Record]) -> bytes:
+    """Return one row a snapshot and feature: time, subject, provenance, verdict, feature, PSI, critical value, p-value."""
+    rows = []
+    for record in snapshots:
+        figures = record.body["figures"]
+        start = (record.seq, record.ts, record.subject, record.provenance.value, figures.get("verdict"))
+        rows.append((*start, "(overall)", figures.get("overall_psi"), None, None))
+        for name, f in sorted((figures.get("features") or {}).items()):
+            rows.append((*start, name, f.get("psi"), f.get("critical"), f.get("p_value")))
+    return csv_bytes(["seq", "ts", "subject", "provenance", "verdict", "feature", "psi", "critical", "p_value"], rows)
+
+
+def _files(record: Record, blobs: Blobs) -> dict[str, bytes]:
+    files = {KINDS[record.kind].file: json_bytes(document(record))}
+    extra = _EXTRA.get(record.kind)
+    return files | extra(record, blobs) if extra else files
+
+
+def _eval_result(record: Record, blobs: Blobs) -> dict[str, bytes]:  # noqa: ARG001
+    figures = record.body["figures"]
+    checks = figures.get("checks") or []
+    result = {name: document(record).get(name) for name in ("evidence", "verdict", "checks")}
+    lines = [
+        f"{c['verdict']:<12} {c['name']}: {c.get('value')} (bound {c.get('bound')}){_reason(c)}"
+        for c in checks
+        if c.get("enforced")
+    ]
+    marks = f"model: {record.subject!r}\ndata: {record.provenance.upper()}\nrecord: {record.seq} {record.hash}\n"
+    text = f"{figures.get('verdict')}\n{marks}" + "".join(f"{line}\n" for line in lines)
+    return {"eval_result.json": json_bytes(result), "eval_result.txt": text.encode()}
+
+
+def _reason(check: dict[str, Any]) -> str:
+    return f": {check['reason']}" if check.get("reason") else ""
+
+
+def _metrics_baseline(record: Record, blobs: Blobs) -> dict[str, bytes]:
+    stamp = re.sub(r"[-:]", "", record.ts[:19]).replace("T", "_")
+    name = f"metrics_baseline_{stamp}.txt"
+    return {name: blobs.get("metrics", record.body["inputs"]["after"]["metrics"])}
+
+
+_EXTRA: dict[str, Callable[[Record, Blobs], dict[str, bytes]]] = {
+    "offline_report": _eval_result,
+    "smoke_1k": _metrics_baseline,
+}
+
+
+def _by_folder(records: Sequence[Record], kind: str) -> list[tuple[str, list[Record]]]:
+    """Return the records of a kind, together for the top folder and apart for each subject's."""
+    chosen = [record for record in records if record.kind == kind]
+    groups = {"": chosen} if chosen else {}
+    for record in chosen:
+        groups.setdefault(f"{safe_part(record.subject)}/", []).append(record)
+    return list(groups.items())

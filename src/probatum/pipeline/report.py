@@ -1,0 +1,234 @@
+"""Render the chain as one HTML page: verdicts first, then what each rests on. What is absent is "not measured"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from probatum.pipeline.page import Band, Bars, Chart, Item, Line, Marks, Section, Table, Text, number, page
+from probatum.pipeline.ports import Record
+from probatum.pipeline.summary import (
+    NOT_MEASURED,
+    ModelSummary,
+    checks_of,
+    newest,
+    provenance_banner,
+    reasons_of,
+    summarise,
+)
+
+VERDICT_COLUMNS = (
+    "model",
+    "target",
+    "gate",
+    "AUC [bounds]",
+    "P@20 [bounds]",
+    "PSI",
+    "drift",
+    "data",
+    "why, and what would settle it",
+)
+CHECK_COLUMNS = ("check", "value", "bound", "lower", "upper", "n", "verdict", "enforced", "reason", "settle")
+
+
+def html_report(records: Sequence[Record]) -> str:
+    """Return the self-contained report of a chain; the same chain gives the same bytes."""
+    models = summarise(records)
+    head = f"{len(records)} records, head {records[-1].hash[:16]}…, {records[-1].ts}" if records else "0 records"
+    sections = [Section("Verdicts", (verdict_table(models), *_promotion(records)))]
+    for model in models:
+        sections += _model_sections(model)
+    sections += [_imports(records), _appendix(records)]
+    return page("Probatum evidence", sections, subtitle=head, banner=provenance_banner(records))
+
+
+def verdict_table(models: Sequence[ModelSummary]) -> Table:
+    """Return the first screen: each model with its verdicts, its bounds, and what would settle what is open."""
+    rows = []
+    for model in models:
+        why = "\n".join(map(str, model.reasons)) or ("–" if model.figures("offline_report") else NOT_MEASURED)
+        rows.append(
+            (
+                model.subject,
+                model.target,
+                model.verdict("offline_report"),
+                with_bounds(model.check("offline_report", "auc")),
+                with_bounds(model.check("offline_report", "precision_at_20")),
+                number(model.figures("psi_snapshot").get("overall_psi")),
+                model.verdict("psi_snapshot"),
+                model.provenance.upper(),
+                why,
+            )
+        )
+    return Table("", VERDICT_COLUMNS, tuple(rows))
+
+
+def with_bounds(check: Mapping[str, Any]) -> str:
+    """Write an estimate with its one-sided bounds.
+
+    >>> with_bounds({"value": 0.6743, "lower": 0.658, "upper": 0.69})
+    '0.6743 [0.658, 0.69]'
+    >>> with_bounds({})
+    'not measured'
+    """
+    if not _finite(check.get("value")):
+        return NOT_MEASURED
+    return f"{number(check['value'])} [{number(check.get('lower'))}, {number(check.get('upper'))}]"
+
+
+def checks_table(title: str, figures: Mapping[str, Any]) -> Item:
+    """Return the checks of a judging record, or the sentence that there are none."""
+    rows = []
+    for check in checks_of(dict(figures)):
+        cells = [check.get("name"), *(check.get(name) for name in CHECK_COLUMNS[1:])]
+        cells[CHECK_COLUMNS.index("enforced")] = "enforced" if check.get("enforced") else "shown only"
+        rows.append(tuple(cells))
+    return Table(title, CHECK_COLUMNS, tuple(rows)) if rows else Text(f"{title}: {NOT_MEASURED}.")
+
+
+def roc_chart(roc: Mapping[str, Any]) -> Chart:
+    """Draw the ROC curve with its bootstrap band, and chance."""
+    x, y = tuple(roc["false_positive_rate"]), tuple(roc["true_positive_rate"])
+    curves: list[Line | Band] = [Line("model", y), Line("chance", x, dashed=True)]
+    if roc.get("lower"):
+        curves.append(Band("band", tuple(roc["lower"]), tuple(roc["upper"])))
+    summary = "A curve that hugs the dashed line knows nothing; the band is the block bootstrap's."
+    return Chart("ROC", summary, "false positive rate", "true positive rate", x, tuple(curves))
+
+
+def calibration_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
+    """Draw how often the event happened against how often the model said it would."""
+    x = tuple(row["mean_score"] for row in bins)
+    share = tuple(row["positive_share"] for row in bins)
+    gap = max((abs(a - b) for a, b in zip(x, share, strict=True)), default=0)
+    summary = f"On the dashed line scores are frequencies. The widest gap is {number(gap)}."
+    lines = (Line("observed", share), Line("perfect", x, dashed=True))
+    return Chart("Calibration", summary, "mean score", "share of positives", x, lines)
+
+
+def histogram_chart(title: str, edges: Sequence[float], counts: Sequence[float], x_name: str) -> Chart:
+    """Draw counts between edges."""
+    middles = tuple((a + b) / 2 for a, b in pairwise(edges))
+    top = max(range(len(counts)), key=lambda i: counts[i])
+    share = counts[top] / sum(counts) if sum(counts) else 0
+    summary = (
+        f"{number(sum(counts))} values; {share:.0%} lie between {number(edges[top])} and {number(edges[top + 1])}."
+    )
+    return Chart(title, summary, x_name, "rows", middles, (Bars("rows", tuple(counts)),))
+
+
+def psi_chart(features: Mapping[str, Mapping[str, Any]]) -> Chart:
+    """Draw each feature's PSI beside what an unchanged market would give."""
+    names = tuple(features)
+    psi, expected, critical = (
+        tuple(_positive(features[name].get(key)) for name in names) for key in ("psi", "expected", "critical")
+    )
+    over = [name for name, p, c in zip(names, psi, critical, strict=True) if p and c and p > c]
+    listed = ", ".join(over[:6]) + (" …" if len(over) > 6 else "")
+    summary = f"Logarithmic. Above its critical value: {listed or 'none'}."
+    series = (Bars("PSI", psi), Marks("expected without drift", expected), Marks("critical value", critical))
+    return Chart("PSI by feature, with its null", summary, "feature", "PSI", names, series, log=True)
+
+
+def distribution_chart(name: str, feature: Mapping[str, Any]) -> Chart:
+    """Draw a feature's shares by bin, in the training window and now."""
+    then, now = tuple(feature["shares_reference"]), tuple(feature["shares_window"])
+    labels = bin_labels(feature.get("edges") or (), len(then))
+    summary = f"PSI {number(feature.get('psi'))}; p-value without drift {number(feature.get('p_value'))}."
+    return Chart(name, summary, "bin", "share", labels, (Bars("then (training)", then), Bars("now (window)", now)))
+
+
+def bin_labels(edges: Sequence[float], count: int) -> tuple[str, ...]:
+    """Name open-ended bins by their edges, and the bin of missing values.
+
+    >>> bin_labels([0.0, 1.0], 4)
+    ('≤ 0', '≤ 1', '> 1', 'missing')
+    """
+    labels = [f"≤ {number(edge)}" for edge in edges] + ([f"> {number(edges[-1])}"] if edges else ["all"])
+    return (*labels, "missing", *(f"bin {i + 1}" for i in range(len(labels) + 1, count)))[:count]
+
+
+def _model_sections(model: ModelSummary) -> Iterator[Section]:
+    gate, drift = model.figures("offline_report"), model.figures("psi_snapshot")
+    where = ", ".join(
+        f"{kind} record {record.seq} ({record.provenance.upper()})" for kind, record in model.records.items()
+    )
+    items: list[Item] = [Text(f"Target {model.target}. {where}.")]
+    items += [_chart_or_note("ROC", roc_chart, gate.get("roc"))]
+    items += [_chart_or_note("Calibration", calibration_chart, gate.get("calibration"))]
+    items += [_chart_or_note("Score distribution", _score_chart, gate.get("score_histogram"))]
+    items += [_chart_or_note("PSI by feature", psi_chart, drift.get("features"))]
+    yield Section(model.subject, (*items, checks_table("Offline gate", gate), checks_table("Drift", drift)))
+    features = drift.get("features") or {}
+    then_now = [_chart_or_note(n, lambda f, n=n: distribution_chart(n, f), f) for n, f in features.items()]
+    if then_now:
+        yield Section(f"{model.subject}: features then and now", tuple(then_now), level=3, folded=True)
+
+
+def _score_chart(histogram: Mapping[str, Any]) -> Chart:
+    return histogram_chart("Score distribution", histogram["edges"], histogram["counts"], "score")
+
+
+def _chart_or_note(title: str, draw: Any, figures: Any) -> Item:
+    """Draw, or say that there is nothing to draw: a report of a damaged or older record is still a report."""
+    if not figures:
+        return Text(f"{title}: {NOT_MEASURED}.")
+    try:
+        chart: Chart = draw(figures)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        return Text(f"{title}: cannot be drawn from this record ({type(error).__name__}).")
+    return chart
+
+
+def _promotion(records: Sequence[Record]) -> Iterator[Item]:
+    for record in newest(records, "promote_check"):
+        figures = record.body["figures"]
+        reasons = " ".join(map(str, reasons_of(figures)))
+        yield Text(f"Promotion of {record.subject}: {figures.get('verdict', NOT_MEASURED)}. {reasons}")
+
+
+def _imports(records: Sequence[Record]) -> Section:
+    items: list[Item] = []
+    for record in newest(records, "data_import"):
+        rows = tuple(flat(record.body["figures"]))
+        items.append(
+            Table(f"{record.subject} ({record.provenance.upper()}, record {record.seq})", ("figure", "value"), rows)
+        )
+    return Section(
+        "Data quality", tuple(items) or (Text(f"{NOT_MEASURED}: no import in this chain."),), folded=bool(items)
+    )
+
+
+def _appendix(records: Sequence[Record]) -> Section:
+    rows = tuple((r.seq, r.ts, r.kind, r.subject, r.provenance.upper(), r.hash) for r in records)
+    how = "Each hash covers its record and the hash before it. Recompute everything with: probatum evidence verify"
+    table = Table("", ("seq", "time", "kind", "subject", "data", "hash"), rows)
+    return Section("Chain", (Text(how), table), folded=True)
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, leaf) of a JSON value; lists beyond twenty entries give their length.
+
+    >>> list(flat({"a": {"b": 1}, "c": [True, None]}))
+    [('a.b', 1), ('c[0]', True), ('c[1]', None)]
+    """
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and value:
+        if len(value) > 20:
+            yield path, f"{len(value)} entries"
+            return
+        for index, item in enumerate(value):
+            yield from flat(item, f"{path}[{index}]")
+    else:
+        yield path, value if not isinstance(value, dict | list) else "none"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> float | None:
+    return value if _finite(value) and value > 0 else None
