@@ -74,6 +74,7 @@ class DecisionRow(msgspec.Struct, array_like=True, gc=False):
     baseline_ns: int
     route: str = "baseline"
     champion: float | None = None
+    champion_outcome: str = ""
     challenger: float | None = None
     outcome: str = Outcome.SKIPPED.value
     shadow_ns: int | None = None

@@ -88,6 +88,7 @@ class Breaker:
     def __init__(self, settings: BreakerSettings | None = None) -> None:
         self.settings = settings or BreakerSettings()
         self.trips = 0
+        self._next: int = 0
         self._state = State.CLOSED
         self._closed = True  # the same as _state is CLOSED, kept beside it for the hot path
         self._failures_max = int(self.settings.error_rate_max * self.settings.window_calls)
@@ -164,5 +165,6 @@ class Breaker:
     def _clear(self) -> None:
         self._size = self.settings.window_calls
         self._ring = bytearray(self._size)
-        self._failures = self._next = 0
+        self._next = 0
+        self._failures = 0
         self._wrapped = False

@@ -50,11 +50,13 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: App, sock: socket.socket, first: Hook, hooks: Hooks, *, orphan_fd: int | None = None) -> None:
+def serve(
+    app: App, sock: socket.socket, first: Hook, hooks: Hooks, *, orphan_fd: int | None = None, last: Hook | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
 
-    ``hooks`` run on their signals, on the loop, and ``first`` once before the first request is accepted. The end of the
-    pipe ``orphan_fd`` (the supervisor's death) drains too.
+    ``hooks`` run on their signals, on the loop, ``first`` once before the first request is accepted and ``last`` once
+    after the last reply. The end of the pipe ``orphan_fd`` (the supervisor's death) drains too.
     """
     config = uvicorn.Config(
         app, http=GuardedProtocol, ws="none", lifespan="off", log_level="error", access_log=False,
@@ -68,6 +70,8 @@ def serve(app: App, sock: socket.socket, first: Hook, hooks: Hooks, *, orphan_fd
     gc.freeze()  # what was loaded stays: full collections need not walk it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(uvicorn.Server(config), sock, first, hooks, orphan_fd))
+        if last is not None:
+            runner.run(last())
 
 
 async def _serve(server: uvicorn.Server, sock: socket.socket, first: Hook, hooks: Hooks, orphan_fd: int | None) -> None:

@@ -85,6 +85,19 @@ SHADOW_LATENCY_DELTA = _latency("ml_shadow_latency_delta_ms", "Shadow minus base
 SHADOW_MATCH_RATE = Metric(
     "ml_shadow_match_rate", "gauge", "Matches over comparisons; absent before the first.", twin=Twin("ml_shadow_match_ratio")
 )  # fmt: skip
+SHADOW_OUTCOMES = Metric(
+    "ml_shadow_outcomes_total", "counter", "Decisions by what came of hearing the challenger; their sum is the attempts.", ("outcome",)
+)  # fmt: skip
+DECISIONS = Metric("ml_executor_decisions_total", "counter", "Decisions by whose score was acted on.", ("route",))
+CHAMPION_OUTCOMES = Metric(
+    "ml_champion_outcomes_total", "counter", "Gated decisions by why the champion did or did not answer.", ("outcome",)
+)
+EXECUTOR_REJECTED = Metric("ml_executor_rejected_total", "counter", "Requests refused with a 4xx, the field named.")
+BREAKER_OPEN = Metric("ml_breaker_open", "gauge", "1 while the breaker lets no ordinary call through, else 0.", ("engine",))
+BREAKER_TRIPS = Metric("ml_breaker_trips_total", "counter", "Times the breaker opened from closed.", ("engine",))
+DECISION_LOG_ROWS = Metric(
+    "ml_decision_log_rows_total", "counter", "Decision log rows: offered = written + shed + failed + waiting.", ("state",)
+)
 BASELINE_LATENCY = _latency("ml_baseline_latency_ms", "Time to compute the baseline.")
 
 # Drift.

@@ -1,0 +1,181 @@
+"""Serve decisions: the baseline's, with a model in the shadow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probatum.cli.common import workspace_option
+from probatum.core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from probatum.features.sets import FeatureSet
+    from probatum.services.executor.app import ExecutorApp
+
+
+@click.command()
+@workspace_option
+@click.option("--engine", default="http://127.0.0.1:4010", show_default=True, help="Engine that serves the challenger.")
+@click.option("--champion", help="Engine that serves the champion; needed for --mode gated.")
+@click.option("--model", help="Digest of an artifact in the workspace: its feature set and target are served.")
+@click.option("--feature-set", default="v1.8-b0", show_default=True, help="Feature set, where no --model is given.")
+@click.option(
+    "--has", "has", multiple=True, help="Data that the feed has (spread, volume, sizes, trades, tick); default all."
+)
+@click.option("--target", default="direction@60s", show_default=True, help="Target, where no --model is given.")
+@click.option(
+    "--baseline", help="Kind of baseline, where it is not the target's own: direction, large_move, next_move."
+)
+@click.option("--tick-size", type=float, help="Price tick, for feature sets that count in ticks.")
+@click.option("--mode", type=click.Choice(["off", "observe", "gated"]), default="observe", show_default=True)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of decisions mirrored, or of units gated.",
+)
+@click.option(
+    "--delivery",
+    type=click.Choice(["mirror", "await"]),
+    default="mirror",
+    show_default=True,
+    help="Reply at once, or within 60 ms with the shadow's score.",
+)
+@click.option(
+    "--stale-s",
+    type=click.FloatRange(min=0.001),
+    default=90.0,
+    show_default=True,
+    help="Age of market data at which the champion is not asked.",
+)
+@click.option(
+    "--log",
+    "log",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the decision log.  [default: WORKSPACE/decisions]",
+)
+@click.option("--no-log", is_flag=True, help="Log no decisions.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=4001, show_default=True, help="Port; 0 takes a free one."
+)
+def executor(workspace: Path, host: str, port: int, **options: Any) -> None:
+    """Answer decisions with the baseline and compare a model beside it, off the reply path.
+
+    \b
+    Examples:
+      probatum executor                                             the seed's snapshot, beside an engine on :4010
+      probatum executor --feature-set robust --target large_move@60s
+      probatum executor --delivery await --share 0.25
+      curl --json '{"snapshot":{"ts":0,"mid":42000,"spreadBp":1,"vol1m":1e6,"rsi14":55}}' localhost:4001/predict-with-shadow
+      curl localhost:4001/shadow/metrics
+    """  # fmt: skip
+    from probatum.services.fleet import bind, serve, url_of
+
+    sock = bind(host, port)
+    app = build(workspace, **options)
+    click.echo(f"executor on {url_of(sock)}", err=True)
+    serve(app, sock, app.start, {}, last=app.stop)
+
+
+def build(
+    workspace: Path,
+    *,
+    engine: str,
+    champion: str | None,
+    model: str | None,
+    feature_set: str,
+    has: tuple[str, ...],
+    target: str,
+    baseline: str | None,
+    tick_size: float | None,
+    mode: str,
+    share: float,
+    delivery: Any,
+    stale_s: float,
+    log: Path | None,
+    no_log: bool,
+) -> ExecutorApp:
+    """Wire an executor from the command's options. Raises ParameterError where they do not fit together."""
+    import os
+    import time
+
+    from probatum.adapters.decision_log import ParquetDecisionLog
+    from probatum.core.clock import SystemClock
+    from probatum.features.state import FeatureState
+    from probatum.models.artifact import FeatureSpec
+    from probatum.models.baseline import get_baseline
+    from probatum.rollout.breaker import Breaker
+    from probatum.rollout.choose import Mode
+    from probatum.rollout.lease import RolloutDocument, StaticRollout
+    from probatum.services.executor.app import ExecutorApp
+    from probatum.services.executor.caller import Caller
+    from probatum.services.executor.client import EngineClient
+    from probatum.services.executor.decide import Executor, ExecutorSettings
+    from probatum.services.executor.shadow import NoLog, Shadow, ShadowSettings
+    from probatum.services.telemetry.registry import Registry
+
+    if mode == "gated" and champion is None:
+        raise ParameterError("champion", "the URL of an engine, for mode gated", champion)
+    served, target = _served(workspace, model, feature_set, has, target)
+    clock, now_ns, registry, settings = SystemClock(), time.monotonic_ns, Registry(), ShadowSettings()
+    needs_tick = "tick" in served.needs and tick_size is None
+    new_state = None if needs_tick else lambda: FeatureState(served, tick_size)
+    if new_state:
+        new_state()  # compiles, so that the first symbol does not wait for it
+    spec = FeatureSpec(served.name, served.names, served.fingerprint)
+    decision_log = None if no_log else ParquetDecisionLog(log or workspace / "decisions", spec, clock)
+
+    def caller(url: str, connections_max: int) -> Caller:
+        return Caller(
+            EngineClient(url, connections_max=connections_max), served.fingerprint, Breaker(settings.breaker), now_ns
+        )
+
+    shadow = Shadow(
+        caller(engine, 64 if delivery == "await" else 4), settings, now_ns, decision_log or NoLog(), registry
+    )
+    app = Executor(
+        served,
+        get_baseline(baseline or target),
+        shadow,
+        StaticRollout(RolloutDocument(mode=Mode(mode), share=share)),
+        clock=clock,
+        now_ns=now_ns,
+        registry=registry,
+        run_id=f"{clock.now_ns():x}-{os.getpid():x}",
+        settings=ExecutorSettings(delivery=delivery, stale_ms=max(1, round(stale_s * 1000))),
+        champion=caller(champion, 64) if champion else None,
+        new_state=new_state,
+    )
+    timeout_ms = settings.await_ms if delivery == "await" else settings.mirror_ms
+    shown = {
+        "ml_engine_url": engine,
+        "timeout_ms": timeout_ms,
+        "delivery": delivery,
+        "feature_set": served.name,
+        "target": target,
+    }
+    return ExecutorApp(app, registry, shown, decision_log)
+
+
+def _served(workspace: Path, model: str | None, name: str, has: tuple[str, ...], target: str) -> tuple[FeatureSet, str]:
+    import msgspec
+
+    from probatum.cli.workspace import Workspace
+    from probatum.features.sets import get_feature_set
+    from probatum.models.artifact import parse_artifact
+
+    if model is None:
+        return get_feature_set(name, frozenset(has) if has else None), target
+    artifact = parse_artifact(
+        Workspace(workspace).blobs.get("artifact", model), expected_digest=model, place=f"artifact {model[:12]}"
+    )
+    known = get_feature_set(artifact.features.set)
+    kept = tuple(feature for feature in known.features if feature.name in artifact.features.names)
+    served = msgspec.structs.replace(known, features=kept)
+    if served.fingerprint != artifact.features.fingerprint:
+        raise ParameterError("model", "trained on this version's feature sets", artifact.name)
+    return served, artifact.target
