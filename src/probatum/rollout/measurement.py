@@ -116,10 +116,16 @@ class RateMeasurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """Hold what is known of one measure: (n, bad) per phase, the present one last, and why it cannot pass just now."""
+    """Hold what is known of one measure: (n, bad) per phase, the present one last, and why it cannot pass just now.
+
+    ``problem`` says why the source cannot be relied on (``measured`` false: it gave nothing usable), ``quiet`` that no new
+    event came for too long. A criterion with nothing but an abort bound, often on a rare event, does not mind the latter.
+    """
 
     segments: tuple[Counts, ...]
     problem: str = ""
+    measured: bool = True
+    quiet: str = ""
 
     @property
     def n(self) -> int:
@@ -204,16 +210,14 @@ def _check(
     sharing: int,
     with_bounds: bool,
 ) -> RateCheck:
-    stream = stream or Stream(((0, 0),), "not measured")
+    stream = stream or Stream(((0, 0),), "not measured", measured=False)
     target = criterion.bound_at(share_next)
-    worst = target if target is not None else criterion.abort_bad
-    assert worst is not None
     lower, upper = _ends(criterion, stream, alpha) if with_bounds and stream.n else (None, None)
     verdict, reason, settle, missing, aborts = _verdict(criterion, stream, target, alpha, phases, sharing)
     return RateCheck(
         name=criterion.name,
         value=criterion.shown(stream.bad / stream.n) if stream.n else None,
-        bound=criterion.shown(worst),
+        bound=criterion.shown(next(bound for bound in (target, criterion.abort_bad) if bound is not None)),
         lower=lower,
         upper=upper,
         n=stream.n,
@@ -243,9 +247,14 @@ def _verdict(
             0,
             False,
         )
-    if stream.problem:
-        worst = Verdict.ERROR if stream.problem == "not measured" else Verdict.INCONCLUSIVE
-        return worst, stream.problem, "fresh samples from the source", 0, False
+    if problem := stream.problem or (stream.quiet if target is not None else ""):
+        return (
+            (Verdict.INCONCLUSIVE if stream.measured else Verdict.ERROR),
+            problem,
+            "fresh samples from the source",
+            0,
+            False,
+        )
     missing = max(_missing(stream, target, alpha), criterion.samples_min - stream.n)
     if missing > 0:
         reason = f"{seen}: {missing:,} samples short of a proof"
