@@ -22,11 +22,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from probatum.core.canonical import digest
 from probatum.core.clock import NS_PER_S
 from probatum.core.errors import ParameterError
 from probatum.core.verdict import Provenance
 from probatum.market.calendar import Calendar
 from probatum.market.dataset import QUOTE_SCHEMA, TRADE_SCHEMA, Dataset
+from probatum.market.quality import Recording, SourceFile
 
 DAY_S = 86_400
 START_NS = 1_704_067_200 * NS_PER_S  # 2024-01-01, a Monday
@@ -92,6 +94,27 @@ def synthesise(*, days: int, seed: int, symbol: str = "SYN", drift: Drift | None
     )
 
 
+def record_synthetic(*, days: int, seed: int, symbol: str = "SYN", drift: Drift | None = None) -> Recording:
+    """Return a synthetic market as a recording, so that it takes the same way through screening as recorded data."""
+    market = synthesise(days=days, seed=seed, symbol=symbol, drift=drift)
+    frames = {
+        kind: frame.with_columns(source=pl.lit(0, pl.UInt32)).with_row_index("row", 1)
+        for kind, frame in market.frames.items()
+    }
+    rows = sum(frame.height for frame in frames.values())
+    parameters = {"days": days, "seed": seed, "drift": None if drift is None else msgspec.to_builtins(drift)}
+    return Recording(
+        format="synth",
+        symbol=symbol,
+        provenance=market.provenance,
+        calendar=market.calendar,
+        tick_size=market.tick_size,
+        frames=frames,
+        sources=(SourceFile(f"synth --days {days} --seed {seed}", digest(parameters), rows),),
+        decisions=("a synthetic market, drawn from its seed: nobody traded here", f"drift: {drift or 'none'}"),
+    )
+
+
 def _path(rng: np.random.Generator, n: int, drift: Drift | None) -> _Path:
     after = np.arange(n) >= (n if drift is None else drift.day * DAY_S)
     drift = drift or Drift(0)
@@ -134,7 +157,7 @@ def _quotes(rng: np.random.Generator, path: _Path) -> pl.DataFrame:
     signal = path.lead + near + LEAD_NOISE * rng.standard_normal(n)
     imbalance = np.tanh(0.7 * signal)
     depth = path.volume * rng.gamma(4.0, 1.0, n)
-    ts = START_NS + np.arange(n) * NS_PER_S
+    ts = START_NS + np.arange(1, n + 1) * NS_PER_S
     columns = {
         "ts_event": ts,
         "ts_recv": ts,
@@ -151,7 +174,7 @@ def _trades(rng: np.random.Generator, path: _Path, quotes: pl.DataFrame) -> pl.D
     counts = rng.poisson(TRADES_PER_S * np.minimum(20.0, path.sigma / SIGMA_1S))
     second = np.repeat(np.arange(n), counts)
     m = second.shape[0]
-    ts = np.sort(START_NS + second * NS_PER_S + rng.integers(1, NS_PER_S, m))
+    ts = np.sort(START_NS + (second + 1) * NS_PER_S + rng.integers(1, NS_PER_S, m))
     buy = rng.random(m) < 1.0 / (1.0 + np.exp(-path.lead[second]))
     columns = {
         "ts_event": ts,
