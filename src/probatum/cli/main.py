@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("probatum.cli.train", "train", "Train a model into a content-addressed artifact."),
     "gate": ("probatum.cli.train", "gate", "Judge an artifact offline, on bounds rather than point estimates."),
     "models": ("probatum.cli.train", "models", "List versions and move aliases."),
+    "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),

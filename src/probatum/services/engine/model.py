@@ -26,19 +26,19 @@ class ModelFailed(RequestError):
 
 
 class Model:
-    """Score rows with one artifact.
+    """Score rows with one artifact; ``reference`` is what it was asked for by: an alias, its name or digest.
 
     Building it refuses, before anything is served: bytes that are not their digest's (IntegrityError), an unknown
     feature set (UnknownNameError), columns or a fingerprint that this version of the set does not have, and a model
     that returns NaN (IntegrityError).
     """
 
-    def __init__(self, data: bytes, digest: str, alias: str, registry: Registry) -> None:
+    def __init__(self, data: bytes, digest: str, reference: str, registry: Registry) -> None:
         place = f"artifact {digest[:12]}"
         self.artifact = artifact = parse_artifact(data, expected_digest=digest, place=place)
         _check_features(artifact, place)
-        self.digest, self.alias = digest, alias
-        self.version = artifact.name
+        self.digest, self.version = digest, artifact.name
+        self.alias = "" if digest.startswith(reference) or reference == artifact.name else reference
         self.names = artifact.features.names
         self.fingerprint = artifact.features.fingerprint
         self._score = compile_scorer(artifact)
@@ -47,7 +47,7 @@ class Model:
         self._extracted = registry.counter(metrics.FEATURE_EXTRACTIONS).inc
         self._gauges = (
             registry.gauge(metrics.MODEL_VERSION, self.version),
-            registry.gauge(metrics.MODEL_INFO, self.version, digest, alias, artifact.features.set),
+            registry.gauge(metrics.MODEL_INFO, self.version, digest, self.alias, artifact.features.set),
         )
         status: Callable[[str], Callable[..., None]] = lambda name: (  # noqa: E731
             registry.counter(metrics.PREDICT_REQUESTS, self.version, name).inc

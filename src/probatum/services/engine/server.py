@@ -100,10 +100,10 @@ class Engine:
         return source
 
     def _open(self, source: tuple[str, str, bytes], registry: Registry) -> Model:
-        digest, alias, data = source
-        return open_model(data, digest, alias, registry)
+        digest, reference, data = source
+        return open_model(data, digest, reference, registry)
 
 
 def _read(load: LoadArtifact, reference: str) -> tuple[str, str, bytes]:
     digest, data = load(reference)
-    return digest, "" if digest.startswith(reference) else reference, data
+    return digest, reference, data

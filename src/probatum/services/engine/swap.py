@@ -191,9 +191,7 @@ class Swapper:
 
     def _read(self, reference: str, alias: str | None = None) -> Model:
         digest, data = self._load(reference)
-        if alias is None:
-            alias = "" if digest.startswith(reference) else reference
-        return open_model(data, digest, alias, self._registry)
+        return open_model(data, digest, reference if alias is None else alias, self._registry)
 
     async def _wait(self, generation: int) -> int:
         deadline = asyncio.get_running_loop().time() + ACKNOWLEDGE_S
@@ -207,10 +205,10 @@ class Swapper:
         return served
 
 
-def open_model(data: bytes, digest: str, alias: str, registry: Registry) -> Model:
+def open_model(data: bytes, digest: str, reference: str, registry: Registry) -> Model:
     """Build a model; what a user's own model raises while it is loaded becomes an IntegrityError."""
     try:
-        return Model(data, digest, alias, registry)
+        return Model(data, digest, reference, registry)
     except ProbatumError:
         raise
     except Exception as error:
