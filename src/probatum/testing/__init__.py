@@ -1,0 +1,5 @@
+"""Offer what plugin authors and our own tests share: fakes of the ports, and conformance checks."""
+
+from probatum.testing.models import check_model
+
+__all__ = ["check_model"]
