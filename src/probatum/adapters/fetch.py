@@ -118,17 +118,15 @@ def _fetch(dumps: Dumps, name: str) -> Path:
 def _checksum(dumps: Dumps, name: str) -> str | None:
     """Return the digest that the server, or the copy kept from it, gives for a dump; None where there is none."""
     kept = dumps.folder / f"{name}.CHECKSUM"
-    if kept.is_file():
-        data = kept.read_bytes()
-    else:
-        found = _retry(dumps, name, lambda: _get_checksum(dumps, name))
-        if found is None:
-            return None
-        data = found
+    # A copy is believed as long as its dump is there; a dump that is fetched anew may have been revised.
+    fresh = not (kept.is_file() and (dumps.folder / name).is_file())
+    data = _retry(dumps, name, lambda: _get_checksum(dumps, name)) if fresh else kept.read_bytes()
+    if data is None:
+        return None
     match = _CHECKSUM.fullmatch(data.decode("ascii", "replace"))
     if match is None or match[2] != name:
         raise DataError("not a CHECKSUM of this dump", file=dumps.url(name) + ".CHECKSUM", value=data[:100])
-    if not kept.is_file():
+    if fresh:
         write_atomic(kept, data)
     return match[1]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
-from probatum.core.errors import ParameterError
+from probatum.core.errors import BlockedError, ParameterError
 
 if TYPE_CHECKING:
     from probatum.adapters.importers import Options
@@ -176,8 +176,7 @@ def list_datasets(workspace: Path, output: str) -> None:
 @click.option("--version", "sha256", help="Digest of an older version [the newest].")
 @workspace_option
 @output_option
-@click.pass_context
-def check(context: click.Context, symbol: str, sha256: str | None, workspace: Path, output: str) -> None:
+def check(symbol: str, sha256: str | None, workspace: Path, output: str) -> None:
     """Judge a stored dataset again: exit 1 when training would refuse it.
 
     \b
@@ -192,7 +191,8 @@ def check(context: click.Context, symbol: str, sha256: str | None, workspace: Pa
         print_json(found)
     else:
         _print_quality(symbol, found)
-    context.exit(0 if found["trainable"] else 1)
+    if not found["trainable"]:
+        raise BlockedError(f"{symbol} is not fit for training: {found['gaps_unexplained']} gaps are unexplained")
 
 
 def parse_options(columns: tuple[str, ...], explain_gap: tuple[str, ...], **told: Any) -> Options:
@@ -279,6 +279,7 @@ def _print_imported(imported: Imported, output: str) -> None:
             (f"{found['rows_stored']:,}", "stored: " + ", ".join(f"{n:,} {k}" for k, n in found["rows"].items())),
             (f"{found['rows_merged']:,}", "merged with another row (bid and ask)"),
             (f"{found['rows_ignored']:,}", "carry something else"),
+            (f"{imported.record.body['inputs']['rows_out_of_order']:,}", "came out of order and were sorted"),
             (
                 f"{found['rows_quarantined']:,}",
                 "in quarantine" + "".join(f"; {reason}: {n:,}" for reason, n in found["quarantined"].items()),

@@ -94,7 +94,7 @@ def screen(recording: Recording) -> Screened:
     one in twenty (and more than a single one) is bad: then the file is not what its format says.
     """
     good: dict[str, pl.DataFrame] = {}
-    bad: list[pl.DataFrame] = []
+    bad = [pl.DataFrame(schema=QUARANTINE_SCHEMA)]
     late = 0
     for kind, raw in recording.frames.items():
         frame = raw.with_columns(reason=_reason(kind, raw))
@@ -252,7 +252,7 @@ def _refuse_bad(recording: Recording, quarantine: pl.DataFrame, rows_good: int) 
     if rows_good and bad <= max(1, MAX_BAD_SHARE * recording.rows_in):
         return
     if not bad:
-        raise DataError("there are no rows of market data in it", file=", ".join(s.name for s in recording.sources[:3]))
+        raise DataError("there are no rows of market data", file=", ".join(s.name for s in recording.sources[:3]))
     counts = quarantine["reason"].value_counts(sort=True).head(3).rows()
     first = quarantine.row(0, named=True)
     raise DataError(

@@ -56,16 +56,15 @@ class Drift(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.day < 0:
             raise ParameterError("drift day", "at least 0", self.day)
-        for name in ("price", "volatility", "volume"):
-            if not 1e-3 <= getattr(self, name) <= 1e3:
-                raise ParameterError(f"drift {name}", "a factor in [0.001, 1000]", getattr(self, name))
+        for name, most in (("price", 100.0), ("volatility", 5.0), ("volume", 1e6)):
+            if not 1.0 / most <= getattr(self, name) <= most:
+                raise ParameterError(f"drift {name}", f"a factor in [{1 / most:g}, {most:g}]", getattr(self, name))
 
 
 @dataclass(frozen=True)
 class _Path:
-    """One value a second: drift factors, volatility, latent price in ticks, what the queues know (unit variance)."""
+    """One value a second: unit of volume, volatility, latent price in ticks, what the queues know (unit variance)."""
 
-    price: Floats
     volume: Floats
     sigma: Floats
     ticks: Floats
@@ -117,14 +116,13 @@ def record_synthetic(*, days: int, seed: int, symbol: str = "SYN", drift: Drift 
 
 def _path(rng: np.random.Generator, n: int, drift: Drift | None) -> _Path:
     after = np.arange(n) >= (n if drift is None else drift.day * DAY_S)
-    drift = drift or Drift(0)
-    price = np.where(after, drift.price, 1.0)
-    sigma = SIGMA_1S * np.where(after, drift.volatility, 1.0) * np.exp(_log_volatility(rng, n))
+    factor = drift or Drift(0)
+    sigma = SIGMA_1S * np.where(after, factor.volatility, 1.0) * np.exp(_log_volatility(rng, n))
     shocks = rng.standard_normal(n + LEAD_S)
     jumps = np.where(rng.random(n) < JUMPS_PER_DAY / DAY_S, JUMP_SIGMAS * rng.standard_normal(n), 0.0)
     log_price = np.cumsum(sigma * (shocks[:n] + jumps))
-    ticks = PRICE / TICK * price * np.exp(log_price)
-    return _Path(price, np.where(after, drift.volume, 1.0), sigma, ticks, _lead(shocks, n))
+    ticks = np.maximum(2.0, PRICE / TICK * np.where(after, factor.price, 1.0) * np.exp(log_price))
+    return _Path(np.where(after, factor.volume, 1.0), sigma, ticks, _lead(shocks, n))
 
 
 def _log_volatility(rng: np.random.Generator, n: int) -> Floats:

@@ -115,7 +115,7 @@ def read_table(text: Text, columns: Sequence[str] | None) -> pl.DataFrame:
     if not frame.height:
         raise DataError("the file has a header and no rows", file=text.name)
     cut = not text.sealed and not text.data.endswith(b"\n")
-    if cut and _fields(text.data.splitlines()[-1]) < _fields(text.data.splitlines()[0]):
+    if cut and _fields(text.data.rsplit(b"\n", 1)[-1]) < _fields(text.data.split(b"\n", 1)[0]):
         raise DataError("the line ends early; the file was cut short", file=text.name, row=frame["row"][-1])
     last = pl.col("row") == frame["row"].max()
     reason = pl.lit("the last line has no end: it may be cut")
@@ -251,6 +251,8 @@ def _iso_ns(text: Text, frame: pl.DataFrame, column: str, values: pl.Series, zon
 def _datetime_ns(
     text: Text, frame: pl.DataFrame, column: str, times: pl.Series, zone: str | None, own: str | None
 ) -> tuple[pl.Series, str]:
+    inside = times.dt.epoch("s").is_between(EARLIEST_NS // NS_PER_S, LATEST_NS // NS_PER_S)
+    refuse_rows(text, frame, column, ~inside, "a time outside 1980 to 2100")
     nanoseconds = times.cast(pl.Datetime("ns", own))
     if own is not None:
         decision = f"{column}: times with the zone {own}"
@@ -262,6 +264,4 @@ def _datetime_ns(
         missing = nanoseconds.is_null() & times.is_not_null()
         refuse_rows(text, frame, column, missing, f"a time that {zone or 'UTC'} has twice or not at all")
         decision = f"{column}: times without a zone, read as {zone or 'UTC (not told otherwise)'}"
-    values = nanoseconds.dt.epoch("ns")
-    refuse_rows(text, frame, column, ~values.is_between(EARLIEST_NS, LATEST_NS), "a time outside 1980 to 2100")
-    return values, decision
+    return nanoseconds.dt.epoch("ns"), decision
