@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @workspace_option
 @click.option("--engine", default="http://127.0.0.1:4010", show_default=True, help="Engine that serves the challenger.")
 @click.option("--champion", help="Engine that serves the champion; needed for --mode gated.")
-@click.option("--model", help="Digest of an artifact in the workspace: its feature set and target are served.")
+@click.option("--model", help="Alias, name or digest in the workspace: its feature set and target are served.")
+@click.option(
+    "--artifact",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Serve the feature set and target of this artifact file.",
+)
 @click.option("--feature-set", default="v1.8-b0", show_default=True, help="Feature set, where no --model is given.")
 @click.option(
     "--has", "has", multiple=True, help="Data that the feed has (spread, volume, sizes, trades, tick); default all."
@@ -87,6 +92,7 @@ def build(
     engine: str,
     champion: str | None,
     model: str | None,
+    artifact: Path | None,
     feature_set: str,
     has: tuple[str, ...],
     target: str,
@@ -105,6 +111,7 @@ def build(
 
     from probatum.adapters.decision_log import ParquetDecisionLog
     from probatum.core.clock import SystemClock
+    from probatum.features.sets import get_feature_set
     from probatum.features.state import FeatureState
     from probatum.models.artifact import FeatureSpec
     from probatum.models.baseline import get_baseline
@@ -120,7 +127,10 @@ def build(
 
     if mode == "gated" and champion is None:
         raise ParameterError("champion", "the URL of an engine, for mode gated", champion)
-    served, target = _served(workspace, model, feature_set, has, target)
+    served, target = _served(workspace, model, artifact) or (
+        get_feature_set(feature_set, frozenset(has) if has else None),
+        target,
+    )
     clock, now_ns, registry, settings = SystemClock(), time.monotonic_ns, Registry(), ShadowSettings()
     needs_tick = "tick" in served.needs and tick_size is None
     new_state = None if needs_tick else lambda: FeatureState(served, tick_size)
@@ -161,21 +171,21 @@ def build(
     return ExecutorApp(app, registry, shown, decision_log)
 
 
-def _served(workspace: Path, model: str | None, name: str, has: tuple[str, ...], target: str) -> tuple[FeatureSet, str]:
+def _served(workspace: Path, model: str | None, artifact: Path | None) -> tuple[FeatureSet, str] | None:
     import msgspec
 
-    from probatum.cli.workspace import Workspace
+    from probatum.cli.engine import file_source, workspace_source
     from probatum.features.sets import get_feature_set
     from probatum.models.artifact import parse_artifact
 
-    if model is None:
-        return get_feature_set(name, frozenset(has) if has else None), target
-    artifact = parse_artifact(
-        Workspace(workspace).blobs.get("artifact", model), expected_digest=model, place=f"artifact {model[:12]}"
-    )
-    known = get_feature_set(artifact.features.set)
-    kept = tuple(feature for feature in known.features if feature.name in artifact.features.names)
+    if model is None and artifact is None:
+        return None
+    load = file_source(artifact, model or "") if artifact else workspace_source(workspace)
+    digest, data = load(model or "")
+    found = parse_artifact(data, expected_digest=digest, place=f"artifact {digest[:12]}")
+    known = get_feature_set(found.features.set)
+    kept = tuple(feature for feature in known.features if feature.name in found.features.names)
     served = msgspec.structs.replace(known, features=kept)
-    if served.fingerprint != artifact.features.fingerprint:
-        raise ParameterError("model", "trained on this version's feature sets", artifact.name)
-    return served, artifact.target
+    if served.fingerprint != found.features.fingerprint:
+        raise ParameterError("model", "trained on this version's feature sets", found.name)
+    return served, found.target

@@ -122,7 +122,7 @@ class Breaker:
         """Count how a call ended; a call that ends while OPEN was made before the trip and says nothing new."""
         if self._closed:
             place = self._next
-            if ok and not self._ring[place]:
+            if ok and not self._ring[place] and self._failures <= self._failures_max:
                 place += 1
                 if place == self._size:
                     place, self._wrapped = 0, True
