@@ -216,8 +216,15 @@ class _Plugin:
 @pytest.mark.parametrize("score", [float("nan"), 1.5, -0.1, None])
 def test_a_model_with_impossible_scores_is_refused_at_load(score: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin whose scores are NaN, outside [0, 1] or not numbers is refused when it is loaded."""
-    monkeypatch.setattr("probatum.models.scoring.load_entry_point", lambda name: _Plugin(score))  # noqa: ARG005
+    monkeypatch.setattr("probatum.models.scoring.load_entry_point", lambda name: lambda: _Plugin(score))  # noqa: ARG005
     with pytest.raises(IntegrityError, match="probe row"):
+        compile_scorer(artifact(PluginModel("mine", {}), ("a",)))
+
+
+def test_a_plugin_that_cannot_read_its_payload_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a user's code raises while it makes a scorer becomes an error of ours that names the plugin."""
+    monkeypatch.setattr("probatum.models.scoring.load_entry_point", lambda name: dict)  # noqa: ARG005
+    with pytest.raises(IntegrityError, match="plugin mine"):
         compile_scorer(artifact(PluginModel("mine", {}), ("a",)))
 
 

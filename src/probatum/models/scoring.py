@@ -151,7 +151,12 @@ def load_entry_point(name: str) -> Any:
 
 
 def _plugin_scorer(model: PluginModel) -> Scorer:
-    scorer: Scorer = load_entry_point(model.entry_point).scorer(model.payload)
+    place = f"model of plugin {model.entry_point}"
+    make = load_entry_point(model.entry_point)
+    try:
+        scorer: Scorer = make().scorer(model.payload)
+    except Exception as error:  # a user's code may raise anything
+        raise IntegrityError(place, f"no scorer for its payload: {type(error).__name__}: {error}") from error
     return scorer
 
 

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from probatum.core.canonical import canonical_json
+from probatum.core.canonical import canonical_json, digest
+from probatum.core.clock import NS_PER_MINUTE, NS_PER_S
 from probatum.core.errors import ParameterError
 from probatum.core.verdict import Provenance
+from probatum.market.calendar import Calendar
+from probatum.market.dataset import BAR_SCHEMA, Dataset
 from probatum.models.artifact import Artifact, DataSpec, FeatureSpec, ModelData, PluginModel
 from probatum.models.scoring import Scorer, compile_scorer
 from probatum.models.trainer import PluginTrainer, Trainer
@@ -28,6 +32,25 @@ def toy_rows(
     values = rng.standard_t(4, size=(rows, len(names)))
     label = (values[:, 0] + rng.normal(size=rows) > 0.0).astype(np.int8)
     return values, label
+
+
+def toy_dataset(symbol: str = "TOY", *, days: int = 8, seed: int = 7) -> Dataset:
+    """Return one-minute bars, class synthetic, whose volatility clusters: large moves are learnable, directions are not."""
+    rng = np.random.default_rng(seed)
+    n = days * 1440
+    wave = rng.normal(size=n // 20 + 2)
+    for i in range(1, len(wave)):  # log volatility, mean-reverting over some hours
+        wave[i] = 0.9 * wave[i - 1] + 0.3 * wave[i]
+    sigma = 5e-4 * np.exp(np.interp(np.arange(n) / 20.0, np.arange(len(wave)), wave))
+    close = 100.0 * np.exp(np.cumsum(sigma * rng.normal(size=n)))
+    opens = np.append(100.0, close[:-1])
+    ts = 1_704_067_200 * NS_PER_S + NS_PER_MINUTE * np.arange(1, n + 1)
+    volume = 1e3 * sigma * rng.lognormal(10.0, 0.5, size=n)
+    columns = (ts, ts, opens, np.maximum(opens, close), np.minimum(opens, close), close, volume)
+    names = [name for name in BAR_SCHEMA if name != "spread"]
+    frame = pl.DataFrame(dict(zip(names, columns, strict=True))).with_columns(spread=pl.lit(None, pl.Float64))
+    sha256 = digest([symbol, days, seed])
+    return Dataset(symbol, Provenance.SYNTHETIC, sha256, Calendar(), None, bars=frame.select(list(BAR_SCHEMA)))
 
 
 def toy_artifact(model: ModelData, names: Sequence[str] = NAMES, target: str = "direction@60s") -> Artifact:
