@@ -14,6 +14,7 @@ from probatum.pipeline.green import HEAD_FILE, green
 from probatum.pipeline.kinds import KINDS
 from probatum.pipeline.ports import Blobs, Record
 from probatum.pipeline.report import html_report
+from probatum.pipeline.summary import checks_of, columns_of, mapping
 
 RENDERED = (HEAD_FILE, "report.html")
 """Files made for people: their wording belongs to the version that rendered them."""
@@ -56,12 +57,12 @@ def safe_part(subject: str) -> str:
     """Return a folder name for a subject: itself where it is plain, else cleaned and told apart by its digest.
 
     >>> safe_part("robust-large_move"), safe_part("../../etc/passwd")
-    ('robust-large_move', '_etc_passwd-8f7b9d21')
+    ('robust-large_move', '_.._etc_passwd-3754d6cb')
     """
     part = re.sub(r"[^A-Za-z0-9._+=@-]+", "_", subject)[:80].lstrip(".-")
-    if part == subject and not _RESERVED.fullmatch(part):
+    if part and part == subject and not _RESERVED.fullmatch(part):
         return part
-    return f"{part}-{sha256_hex(subject.encode(errors='surrogatepass'))[:8]}"
+    return f"{part or '_'}-{sha256_hex(subject.encode(errors='surrogatepass'))[:8]}"
 
 
 def document(record: Record) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def json_bytes(value: Any) -> bytes:
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """Return CSV whose text cells no spreadsheet takes for a formula.
 
-    >>> csv_bytes(["a", "b"], [["=1+1", -1.5], ["x,y", None]])
-    b"a,b\\n'=1+1,-1.5\\n\\"x,y\\",\\n"
+    >>> csv_bytes(["a", "b"], [["=1+1", -1.5], ["x,y", None]]).decode().splitlines()
+    ['a,b', "'=1+1,-1.5", '"x,y",']
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -91,13 +92,13 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes
 
 def psi_series(snapshots: Iterable[Record]) -> bytes:
     """Return one row a snapshot and feature: time, subject, provenance, verdict, feature, PSI, critical value, p-value."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for record in snapshots:
         figures = record.body["figures"]
-        start = (record.seq, record.ts, record.subject, record.provenance.value, figures.get("verdict"))
-        rows.append((*start, "(overall)", figures.get("overall_psi"), None, None))
-        for name, f in sorted((figures.get("features") or {}).items()):
-            rows.append((*start, name, f.get("psi"), f.get("critical"), f.get("p_value")))
+        start = (record.seq, record.ts, record.subject, record.provenance.value)
+        checks = [mapping(figures.get("overall")), *(column["check"] for column in columns_of(figures))]
+        columns = ("verdict", "name", "psi", "critical", "p_value")
+        rows += [(*start, *(check.get(name) for name in columns)) for check in checks]
     return csv_bytes(["seq", "ts", "subject", "provenance", "verdict", "feature", "psi", "critical", "p_value"], rows)
 
 
@@ -109,12 +110,11 @@ def _files(record: Record, blobs: Blobs) -> dict[str, bytes]:
 
 def _eval_result(record: Record, blobs: Blobs) -> dict[str, bytes]:  # noqa: ARG001
     figures = record.body["figures"]
-    checks = figures.get("checks") or []
+    checks = [check for check in checks_of(figures) if check.get("enforced")]
     result = {name: document(record).get(name) for name in ("evidence", "verdict", "checks")}
     lines = [
-        f"{c['verdict']:<12} {c['name']}: {c.get('value')} (bound {c.get('bound')}){_reason(c)}"
+        f"{c.get('verdict')!s:<12} {c.get('name')}: {c.get('value')} (bound {c.get('bound')}){_reason(c)}"
         for c in checks
-        if c.get("enforced")
     ]
     marks = f"model: {record.subject!r}\ndata: {record.provenance.upper()}\nrecord: {record.seq} {record.hash}\n"
     text = f"{figures.get('verdict')}\n{marks}" + "".join(f"{line}\n" for line in lines)

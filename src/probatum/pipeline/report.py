@@ -12,6 +12,8 @@ from probatum.pipeline.summary import (
     NOT_MEASURED,
     ModelSummary,
     checks_of,
+    columns_of,
+    mapping,
     newest,
     provenance_banner,
     reasons_of,
@@ -55,7 +57,7 @@ def verdict_table(models: Sequence[ModelSummary]) -> Table:
                 model.verdict("offline_report"),
                 with_bounds(model.check("offline_report", "auc")),
                 with_bounds(model.check("offline_report", "precision_at_20")),
-                number(model.figures("psi_snapshot").get("overall_psi")),
+                number(mapping(model.figures("psi_snapshot").get("overall")).get("psi")),
                 model.verdict("psi_snapshot"),
                 model.provenance.upper(),
                 why,
@@ -89,7 +91,7 @@ def checks_table(title: str, figures: Mapping[str, Any]) -> Item:
 
 def roc_chart(roc: Mapping[str, Any]) -> Chart:
     """Draw the ROC curve with its bootstrap band, and chance."""
-    x, y = tuple(roc["false_positive_rate"]), tuple(roc["true_positive_rate"])
+    x, y = tuple(roc["fpr"]), tuple(roc["tpr"])
     curves: list[Line | Band] = [Line("model", y), Line("chance", x, dashed=True)]
     if roc.get("lower"):
         curves.append(Band("band", tuple(roc["lower"]), tuple(roc["upper"])))
@@ -118,11 +120,12 @@ def histogram_chart(title: str, edges: Sequence[float], counts: Sequence[float],
     return Chart(title, summary, x_name, "rows", middles, (Bars("rows", tuple(counts)),))
 
 
-def psi_chart(features: Mapping[str, Mapping[str, Any]]) -> Chart:
+def psi_chart(features: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw each feature's PSI beside what an unchanged market would give."""
-    names = tuple(features)
+    checks = [feature["check"] for feature in features]
+    names = tuple(str(check["name"]) for check in checks)
     psi, expected, critical = (
-        tuple(_positive(features[name].get(key)) for name in names) for key in ("psi", "expected", "critical")
+        tuple(_positive(check.get(key)) for check in checks) for key in ("psi", "expected", "critical")
     )
     over = [name for name, p, c in zip(names, psi, critical, strict=True) if p and c and p > c]
     listed = ", ".join(over[:6]) + (" …" if len(over) > 6 else "")
@@ -131,39 +134,67 @@ def psi_chart(features: Mapping[str, Mapping[str, Any]]) -> Chart:
     return Chart("PSI by feature, with its null", summary, "feature", "PSI", names, series, log=True)
 
 
-def distribution_chart(name: str, feature: Mapping[str, Any]) -> Chart:
+def distribution_chart(feature: Mapping[str, Any]) -> Chart:
     """Draw a feature's shares by bin, in the training window and now."""
-    then, now = tuple(feature["shares_reference"]), tuple(feature["shares_window"])
-    labels = bin_labels(feature.get("edges") or (), len(then))
-    summary = f"PSI {number(feature.get('psi'))}; p-value without drift {number(feature.get('p_value'))}."
-    return Chart(name, summary, "bin", "share", labels, (Bars("then (training)", then), Bars("now (window)", now)))
+    check = feature["check"]
+    bins = [row for row in feature["bins"] if not row["nan"] or row["reference"] or row["window"]]
+    then, now = (_shares([row[key] for row in bins]) for key in ("reference", "window"))
+    summary = f"PSI {number(check.get('psi'))}; p-value without drift {number(check.get('p_value'))}."
+    series = (Bars("then (training)", then), Bars("now (window)", now))
+    return Chart(str(check["name"]), summary, "bin", "share", tuple(map(_bin_label, bins)), series)
 
 
-def bin_labels(edges: Sequence[float], count: int) -> tuple[str, ...]:
-    """Name open-ended bins by their edges, and the bin of missing values.
+def _bin_label(row: Mapping[str, Any]) -> str:
+    if row["nan"]:
+        return "missing"
+    if row["upper"] is not None:
+        return f"≤ {number(row['upper'])}"
+    return "all" if row["lower"] is None else f"> {number(row['lower'])}"
 
-    >>> bin_labels([0.0, 1.0], 4)
-    ('≤ 0', '≤ 1', '> 1', 'missing')
-    """
-    labels = [f"≤ {number(edge)}" for edge in edges] + ([f"> {number(edges[-1])}"] if edges else ["all"])
-    return (*labels, "missing", *(f"bin {i + 1}" for i in range(len(labels) + 1, count)))[:count]
+
+def _shares(counts: Sequence[int]) -> tuple[float, ...]:
+    return tuple(count / max(1, sum(counts)) for count in counts)
 
 
 def _model_sections(model: ModelSummary) -> Iterator[Section]:
     gate, drift = model.figures("offline_report"), model.figures("psi_snapshot")
-    where = ", ".join(
-        f"{kind} record {record.seq} ({record.provenance.upper()})" for kind, record in model.records.items()
-    )
-    items: list[Item] = [Text(f"Target {model.target}. {where}.")]
+    where = ", ".join(f"{kind} {record.seq} ({record.provenance.upper()})" for kind, record in model.records.items())
+    items: list[Item] = [Text(f"Target {model.target}. Records: {where}.")]
     items += [_chart_or_note("ROC", roc_chart, gate.get("roc"))]
     items += [_chart_or_note("Calibration", calibration_chart, gate.get("calibration"))]
-    items += [_chart_or_note("Score distribution", _score_chart, gate.get("score_histogram"))]
-    items += [_chart_or_note("PSI by feature", psi_chart, drift.get("features"))]
-    yield Section(model.subject, (*items, checks_table("Offline gate", gate), checks_table("Drift", drift)))
-    features = drift.get("features") or {}
-    then_now = [_chart_or_note(n, lambda f, n=n: distribution_chart(n, f), f) for n, f in features.items()]
-    if then_now:
-        yield Section(f"{model.subject}: features then and now", tuple(then_now), level=3, folded=True)
+    items += [_chart_or_note("Score distribution", _score_chart, gate.get("histogram"))]
+    items += [
+        _chart_or_note("PSI by feature", psi_chart, [c for c in columns_of(drift) if c is not drift.get("score")])
+    ]
+    items += [checks_table("Offline gate", gate), checks_table("Drift", drift), *_compared(gate)]
+    yield Section(model.subject, tuple(items))
+    columns = columns_of(drift)
+    if columns:
+        charts = tuple(_chart_or_note("Then and now", distribution_chart, column) for column in columns)
+        yield Section(f"{model.subject}: features then and now", charts, level=3, folded=True)
+    shown = ("verdict", "checks", "roc", "calibration", "histogram")
+    tables = [
+        Table(kind, ("figure", "value"), tuple(flat({k: v for k, v in model.figures(kind).items() if k not in shown})))
+        for kind in ("train", "offline_report", "smoke_1k", "shadow_smoke_1k")
+        if model.figures(kind)
+    ]
+    if tables:
+        yield Section(f"{model.subject}: all other figures", tuple(tables), level=3, folded=True)
+
+
+def _compared(gate: Mapping[str, Any]) -> Iterator[Item]:
+    rivals = [(name, gate[name]) for name in ("baseline", "champion") if isinstance(gate.get(name), dict)]
+    rows = [
+        (
+            f"{role} {rival.get('name')}",
+            rival.get("auc"),
+            with_bounds(mapping(rival.get("difference"))),
+            rival.get("reason"),
+        )
+        for role, rival in rivals
+    ]
+    if rows:
+        yield Table("On the same rows", ("rule", "AUC", "the model is better by [bounds]", "note"), tuple(rows))
 
 
 def _score_chart(histogram: Mapping[str, Any]) -> Chart:

@@ -72,9 +72,25 @@ def summarise(records: Iterable[Record]) -> list[ModelSummary]:
     return [ModelSummary(subject, newest) for subject, newest in found.items()]
 
 
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a JSON object as it is, and nothing for anything else: records may be older, or forged."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """Return the JSON objects of a JSON list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def checks_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the checks in a judging record's figures."""
-    return [check for check in figures.get("checks") or () if isinstance(check, dict)]
+    return mappings(figures.get("checks"))
+
+
+def columns_of(drift: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a drift snapshot says of each column, the score last."""
+    columns = [*mappings(drift.get("features")), mapping(drift.get("score"))]
+    return [column for column in columns if mapping(column.get("check"))]
 
 
 def reasons_of(figures: dict[str, Any]) -> Iterator[Reason]:

@@ -49,7 +49,7 @@
   function options(chart, made, width) {
     const narrow = width < 420, names = made.named ? chart.x.map(shorten) : [];
     const longest = Math.max(0, ...names.map((name) => name.length));
-    const tilt = made.named && (longest + 1) * 6.5 * names.length > width - 60;
+    const tilt = made.named && (longest + 2) * 7 * names.length > width - 70;
     const axis = { stroke: style("--quiet"), grid: { stroke: style("--grid"), width: 1 }, ticks: { stroke: style("--grid"), width: 1 }, font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif", labelSize: 18 };
     const x = { ...axis, label: chart.x_name };
     if (made.named) {
@@ -86,7 +86,7 @@
 
   const boxes = [...document.querySelectorAll(".chart")];
   const observer = new ResizeObserver((entries) => requestAnimationFrame(() => entries.forEach((entry) => draw(entry.target))));
-  boxes.forEach((box) => observer.observe(box));
+  boxes.forEach((box) => (draw(box), observer.observe(box)));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => boxes.forEach((box) => {
     box.drawn = 0;
     draw(box);
