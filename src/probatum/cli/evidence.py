@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -80,18 +81,17 @@ def verify(workspace: Path, output: str) -> None:
         result = verify_chain(place.ledger, place, bars, exported=exported)
     if output == "json":
         print_json({**msgspec.to_builtins(result), "ok": result.ok})
-    else:
-        counts = [result.records, result.blobs_checked, result.figures_checked, result.files_checked]
-        print_table("", ["records", "blobs", "figures recomputed", "exported files"], [counts])
-        for note in result.notes:
-            click.echo(f"note: {note}")
-        for finding in result.findings:
-            click.echo(f"bad: {finding.place}: {finding.problem}")
+        sys.exit(0 if result.ok else 1)
+    counts = [result.records, result.blobs_checked, result.figures_checked, result.files_checked]
+    print_table("", ["records", "blobs", "figures recomputed", "exported files"], [counts])
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    for finding in result.findings:
+        click.echo(f"bad: {finding.place}: {finding.problem}")
     if result.findings:
         first = result.findings[0]
         raise IntegrityError(first.place, f"{first.problem} ({len(result.findings)} in all)")
-    if output == "table":
-        click.echo(f"verified: head {result.head}")
+    click.echo(f"verified: head {result.head}")
 
 
 @evidence.command("export")
