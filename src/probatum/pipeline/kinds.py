@@ -42,6 +42,18 @@ KINDS: dict[str, EvidenceKind] = {
     "smoke_1k": EvidenceKind(
         "probatum.pipeline.smoke:figures", "smoke_1k.json", (("total_requests", ("success", "errors")),), judges=True
     ),
+    "shadow_smoke_1k": EvidenceKind(
+        "probatum.pipeline.shadowing:figures",
+        "shadow_smoke_1k.json",
+        (("attempts", ("ok", "failures", "skipped")), ("ok", ("matches", "mismatches"))),
+        judges=True,
+    ),
+    "shadow_replay": EvidenceKind(
+        "probatum.pipeline.shadowing:figures",
+        "shadow_replay.json",
+        (("attempts", ("ok", "failures", "skipped")), ("ok", ("matches", "mismatches"))),
+        judges=True,
+    ),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
 }
@@ -53,6 +65,7 @@ BLOB_KINDS: dict[str, str] = {
     "requests": "parquet",
     "metrics": "txt",
     "quarantine": "parquet",
+    "counts": "json",
 }
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
 

@@ -92,7 +92,16 @@ SMOKE_CRITERIA: tuple[Criterion, ...] = (
     Criterion("slow_rate", "below", 0.05),
     Criterion("uncounted_requests", "below", 1.0),
 )
-"""The smoke tests; ``uncounted_requests`` is the difference between what was sent and what the service counted."""
+"""The engine's smoke test; ``uncounted_requests`` is the difference between what was sent and what it counted."""
+
+SHADOW_CRITERIA: tuple[Criterion, ...] = (
+    Criterion("unanswered_decisions", "below", 1.0),
+    Criterion("uncounted_requests", "below", 1.0),
+    Criterion("shadow_error_rate", "below", 0.02),
+    Criterion("slow_rate", "below", 0.05),
+    Criterion("match_rate", "at_least", 0.95, enforced=False),
+)
+"""The shadow smoke test: the baseline answers always; match is only watched, for a good model may well disagree."""
 
 PROMOTE_CRITERIA: tuple[Criterion, ...] = tuple(
     Criterion(name, "at_least", 1.0)

@@ -1,0 +1,182 @@
+"""Tell the whole story on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.data import FORMATS
+from probatum.core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from probatum.cli.workspace import Workspace
+    from probatum.market.quality import Recording
+    from probatum.pipeline.ports import Record
+    from probatum.pipeline.story import Judged
+
+SYNTHETIC_DAYS, SYNTHETIC_SEED = 28, 7
+
+
+@click.command()
+@click.option("--data", "paths", multiple=True, metavar="FILE|binance:SYMBOL:30d", help="Recorded data [synthetic].")
+@click.option("--format", "format_name", type=click.Choice(FORMATS), help="What the files are.")
+@click.option("--symbol", help="The instrument, where the file names do not carry it.")
+@click.option("--explain-gap", multiple=True, metavar="START..END=REASON", help="Accept a gap, for a reason.")
+@workspace_option
+@output_option
+def run(
+    paths: tuple[str, ...],
+    format_name: str | None,
+    symbol: str | None,
+    explain_gap: tuple[str, ...],
+    workspace: Path,
+    output: str,
+) -> None:
+    """Take market data to verdicts with evidence: import, features, training, offline gate, drift, promote check.
+
+    Without --data the market is synthetic, and so is every record; nothing on it can be promoted. Exits 0 when the
+    story was told, whatever the verdicts: `gate` exits 1 on a refusal.
+
+    \b
+    Examples:
+      probatum run
+      probatum run --data BTCUSDT-1m.csv --format binance-klines
+      probatum run --data bid.csv --data ask.csv --format bid-ask-bars --symbol GBPUSD
+      probatum run --data binance:BTCUSDT:30d
+    """
+    from probatum.cli.evidence import export_evidence
+    from probatum.cli.workspace import Workspace
+    from probatum.pipeline.verify import verify
+
+    space = Workspace(workspace)
+    with progress() as bars:
+        dataset = _import(space, _recording(space, paths, format_name, symbol, explain_gap))
+        judged = _judge_all(space, dataset, bars)
+        files = export_evidence(space)
+        exported = {name: space.evidence.read(name) or b"" for name in space.evidence.names()}
+        checked = verify(space.ledger, space, bars, exported=exported)
+    report = next(path for path in files if path.name == "report.html")
+    if output == "json":
+        print_json(_as_json(judged, report, checked))
+    else:
+        _print(judged, report, checked)
+
+
+def _recording(
+    space: Workspace, paths: tuple[str, ...], format_name: str | None, symbol: str | None, explain_gap: tuple[str, ...]
+) -> Recording:
+    from probatum.adapters.importers import read_files
+    from probatum.cli.data import open_recording, parse_options
+    from probatum.market.synth import record_synthetic
+
+    if not paths:
+        return record_synthetic(days=SYNTHETIC_DAYS, seed=SYNTHETIC_SEED, symbol=symbol or "SYN")
+    options = parse_options((), explain_gap, symbol=symbol)
+    if len(paths) > 1:
+        if format_name is None:
+            raise ParameterError("format", f"given with --format for files: one of {', '.join(FORMATS)}", None)
+        return read_files(format_name, [Path(path) for path in paths], options)
+    return open_recording(space, paths[0], format_name=format_name, options=options)
+
+
+def _import(space: Workspace, recording: Recording) -> Any:
+    from probatum.cli.data import store_recording
+
+    imported = store_recording(space, recording)
+    found = imported.record.body["figures"]
+    click.echo(
+        f"data: {imported.dataset.symbol}, {found['provenance'].upper()}, {found['start']} to {found['end']}, "
+        f"{found['rows_stored']:,} rows stored, {found['rows_quarantined']:,} in quarantine",
+        err=True,
+    )
+    return imported.dataset
+
+
+def _judge_all(space: Workspace, dataset: Any, bars: Any) -> list[Judged]:
+    from probatum.pipeline.story import candidates, judge
+
+    plans = candidates(dataset)
+    judged = []
+    for number, plan in enumerate(plans):
+        bars.step("models", number, len(plans))
+        judged.append(judge(plan, dataset, space.ledger, space, bars))
+    bars.step("models", len(plans), len(plans))
+    return judged
+
+
+def _print(judged: list[Judged], report: Path, checked: Any) -> None:
+    rows = [
+        (
+            item.name,
+            item.target,
+            item.provenance.upper(),
+            _verdict(item.gate),
+            _bounded(item.gate, "auc"),
+            _bounded(item.gate, "precision_at_20"),
+            _drift(item.drift),
+            _verdict(item.drift),
+            "PASS" if _verdict(item.promotion) == "PASS" else "BLOCKED",
+        )
+        for item in judged
+    ]
+    columns = ["model", "target", "data", "gate", "AUC [95 %]", "P@20 [95 %]", "PSI (max)", "drift", "promote"]
+    print_table("Verdicts", columns, rows)
+    for item in judged:
+        click.echo(f"{item.name}")
+        for reason in item.reasons:
+            click.echo(f"  {reason}")
+    click.echo(
+        f"\nevidence: {checked.records} records, {checked.figures_checked} recomputed, "
+        + ("chain verifies" if checked.ok else f"{len(checked.findings)} BAD: {checked.findings[0].place}")
+    )
+    click.echo(f"report: {report.resolve()}")
+
+
+def _as_json(judged: list[Judged], report: Path, checked: Any) -> dict[str, Any]:
+    return {
+        "models": [
+            {
+                "name": item.name,
+                "target": item.target,
+                "provenance": item.provenance,
+                "artifact": item.artifact,
+                "gate": _verdict(item.gate),
+                "drift": _verdict(item.drift),
+                "promote": "PASS" if _verdict(item.promotion) == "PASS" else "BLOCKED",
+                "reasons": item.reasons,
+            }
+            for item in judged
+        ],
+        "verified": checked.ok,
+        "head": checked.head,
+        "report": str(report.resolve()),
+    }
+
+
+def _verdict(record: Record | None) -> str:
+    return "-" if record is None else str(record.body["figures"]["verdict"])
+
+
+def _bounded(record: Record | None, name: str) -> str:
+    checks = [] if record is None else record.body["figures"]["checks"]
+    found = next((check for check in checks if check["name"] == name), None)
+    if found is None or found["value"] is None:
+        return "-"
+    if found["lower"] is None:
+        return f"{found['value']:.3f}"
+    return f"{found['value']:.3f} [{found['lower']:.3f}, {found['upper']:.3f}]"
+
+
+def _drift(record: Record | None) -> str:
+    checks = {} if record is None else {check["name"]: check for check in record.body["figures"]["checks"]}
+    values = [checks.get(name, {}).get("value") for name in ("psi_overall", "psi_feature")]
+    return " ".join(
+        part for part in (_number(values[0]), f"({_number(values[1])})" if values[1] is not None else "") if part
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
