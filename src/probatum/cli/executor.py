@@ -145,7 +145,11 @@ def build(
         )
 
     shadow = Shadow(
-        caller(engine, 64 if delivery == "await" else 4), settings, now_ns, decision_log or NoLog(), registry
+        caller(engine, 64 if delivery == "await" else 4),
+        settings,
+        now_ns,
+        NoLog() if decision_log is None else decision_log,
+        registry,
     )
     app = Executor(
         served,

@@ -59,7 +59,7 @@ class ShadowRunner:
         self._clock = clock or SystemClock()
         now_ns = time.monotonic_ns
         caller = Caller(EngineClient(engine), fingerprint, Breaker(self.settings.breaker), now_ns)
-        self._shadow = Shadow(caller, self.settings, now_ns, log or NoLog(), self.registry)
+        self._shadow = Shadow(caller, self.settings, now_ns, NoLog() if log is None else log, self.registry)
         self._lease = Lease(rollout or StaticRollout(RolloutDocument()), now_ns)
         self._lease.renew()
         self._stop = asyncio.Event()
