@@ -3,8 +3,8 @@
 The state is one flat float64 array (what it holds stands below), so that it can be compiled, saved and fingerprinted.
 :func:`advance` moves it by one event, :func:`evaluate` reads a vector off it and changes nothing; :func:`step` is both, and
 :func:`fold` is the loop over them. Compiled and plain Python agree bit by bit: ``math`` functions, ``x*x``, no fastmath, and
-sums in time order. Window sums are anchored at a recent value and computed anew from the window in each UTC hour: a value
-depends on its window, not on how long the process has run.
+sums in time order. Running sums are anchored at a recent value and computed anew from their windows every four hours of UTC: a
+value depends on its window, not on how long the process has run.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ NOT_READY, READY, REFUSED_TIME, REFUSED_VALUE = 0, 1, -1, -2
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MINUTE = 60 * _NS_PER_S
+_NS_PER_DAY = 86_400e9
 _DAY = 1440  # minutes in the long windows
 _HALF_WARM = 360  # minutes that a long window needs at least
+_REFRESH = 240  # minutes after which running sums are computed anew from their windows
 _FILL = 5  # silent minutes that are carried; more are a break
 _RSI_MEMORY = 420  # changes after which Wilder's average has forgotten: (13/14)**420 < 1e-13
 _EPSILON = 1e-8
+_ALPHA = 1.0 / 14.0
 
 # Header of the state.
 _SET, _NEED_SPREAD, _NEED_VOLUME, _NEED_SIZES, _TICK = 0, 1, 2, 3, 4
 CONFIG = 5  # so many entries never change
-_NOW_S, _NOW_NS = 5, 6  # time of the last event, in two parts: nanoseconds since 1970 do not fit a float
+_NOW = 5  # time of the last event in ns; a float knows it to a quarter of a microsecond
 _BID, _ASK, _BID_SIZE, _ASK_SIZE, _MID, _SPREAD = 7, 8, 9, 10, 11, 12
 _LAST = 13  # number of the last closed minute, -2 before the first event
-_HOUR = 14  # hour in which the window sums were computed last
+_FRESH = 14  # number of the four hours in which the window sums were computed last
 _SINCE = 15  # closed minutes since the last break
 _SILENT = 16  # consecutive minutes without a market event
 _SEEN = 17  # a market event came in the running minute
@@ -70,9 +73,9 @@ def new_state(code: int, *, spread: bool, volume: bool, sizes: bool, tick_size: 
     """Return the state before the first event; the flags say which data the columns need."""
     state = np.zeros(SIZES[code])
     state[[_SET, _NEED_SPREAD, _NEED_VOLUME, _NEED_SIZES, _TICK]] = code, spread, volume, sizes, tick_size
-    state[[_HOUR, _SECOND, _START, _MARKET]] = -1.0
+    state[[_FRESH, _SECOND, _START, _MARKET]] = -1.0
     state[_LAST] = -2.0
-    state[_NOW_NS] = 1.0
+    state[_NOW] = 1.0
     state[[_BID, _ASK, _BID_SIZE, _ASK_SIZE, _MID, _SPREAD, _VOL1M, _CLOSE]] = np.nan
     return state
 
@@ -105,20 +108,19 @@ def _back(s: Array, base: int, age: int) -> float:
 @jit
 def _resum(s: Array, base: int) -> None:
     count = int(s[base + _COUNT])
-    if count == 0:
-        return
-    anchor = _back(s, base, 0)
-    first = base + _RING + _DAY + int(s[base + _POS]) - count
+    end = base + _RING + _DAY + int(s[base + _POS])
+    window = s[end - count : end]
+    anchor = s[end - 1]
     # Four lanes: the additions of one would wait for each other.
     a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
     b0, b1, b2, b3 = 0.0, 0.0, 0.0, 0.0
     whole = count - count % 4
-    for i in range(first, first + whole, 4):
-        x0, x1, x2, x3 = s[i] - anchor, s[i + 1] - anchor, s[i + 2] - anchor, s[i + 3] - anchor
+    for i in range(0, whole, 4):
+        x0, x1, x2, x3 = window[i] - anchor, window[i + 1] - anchor, window[i + 2] - anchor, window[i + 3] - anchor
         a0, a1, a2, a3 = a0 + x0, a1 + x1, a2 + x2, a3 + x3
         b0, b1, b2, b3 = b0 + x0 * x0, b1 + x1 * x1, b2 + x2 * x2, b3 + x3 * x3
-    for i in range(first + whole, first + count):
-        x0 = s[i] - anchor
+    for i in range(whole, count):
+        x0 = window[i] - anchor
         a0 += x0
         b0 += x0 * x0
     s[base + _ANCHOR] = anchor
@@ -189,12 +191,10 @@ def _median(s: Array, base: int) -> float:
 
 
 @jit
-def _wilder(s: Array, change: float, number: int) -> None:
-    """Move Wilder's averages by the change with this number since their start; the first 14 are a plain mean."""
-    keep = 1.0 if number <= 14 else 13.0 / 14.0
-    up, down = max(change, 0.0), max(-change, 0.0)
-    s[_UP] = s[_UP] * keep + up / 14.0
-    s[_DOWN] = s[_DOWN] * keep + down / 14.0
+def _wilder(average: float, change: float, number: int) -> float:
+    """Move one of Wilder's averages by the change with this number since its start; the first 14 are a plain mean."""
+    gain = max(change, 0.0) * _ALPHA
+    return average + gain if number <= 14 else average * (1.0 - _ALPHA) + gain
 
 
 @jit
@@ -205,12 +205,13 @@ def _refresh(s: Array) -> None:
         _resum(s, _RETURNS)
         _resum(s, _VOLUMES)
     changes = min(int(s[_SINCE]) - 1, _RSI_MEMORY)
-    s[_UP] = 0.0
-    s[_DOWN] = 0.0
     end = _MIDS + _RING + _DAY + int(s[_MIDS + _POS])
+    closes = s[end - changes - 1 : end]
+    up, down = 0.0, 0.0
     for i in range(changes):
-        new = end - changes + i
-        _wilder(s, s[new] - s[new - 1], i + 1)
+        change = closes[i + 1] - closes[i]
+        up, down = _wilder(up, change, i + 1), _wilder(down, -change, i + 1)
+    s[_UP], s[_DOWN] = up, down
 
 
 @jit
@@ -219,11 +220,9 @@ def _close_minute(s: Array, minute: int, volume: float) -> None:
     s[_SINCE] += 1.0
     since = int(s[_SINCE])
     _push(s, _MIDS, mid)
-    if since == 1:
-        s[_UP] = 0.0
-        s[_DOWN] = 0.0
-    else:
-        _wilder(s, mid - s[_CLOSE], since - 1)
+    change = mid - s[_CLOSE]
+    s[_UP] = _wilder(s[_UP], change, since - 1) if since > 1 else 0.0
+    s[_DOWN] = _wilder(s[_DOWN], -change, since - 1) if since > 1 else 0.0
     if s[_SET] == ROBUST:
         if since > 1:
             _push(s, _RETURNS, math.log(mid / s[_CLOSE]))
@@ -234,9 +233,9 @@ def _close_minute(s: Array, minute: int, volume: float) -> None:
     s[_VOL1M] = volume
     s[_CLOSE] = mid
     s[_LAST] = float(minute)
-    hour = float(minute // 60)
-    if hour != s[_HOUR]:
-        s[_HOUR] = hour
+    period = float(minute // _REFRESH)
+    if period != s[_FRESH]:
+        s[_FRESH] = period
         _refresh(s)
 
 
@@ -339,33 +338,30 @@ def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d:
 
 
 @jit
-def _valid(s: Array, kind: int, a: float, b: float, c: float, d: float) -> bool:
+def _valid(kind: int, a: float, b: float, c: float, d: float, sized: bool) -> bool:
+    """Say whether an event's values are possible. It takes no array: counting references to one would cost more."""
     if kind == TIMER:
         return True
-    if not 0.0 < a < math.inf:
-        return False
+    if kind == BAR:  # NaN says that the source has no spread or no volume
+        spread, volume = 0.0 if math.isnan(b) else b, 0.0 if math.isnan(c) else c
+        return 0.0 < a < math.inf and 0.0 <= spread < math.inf and 0.0 <= volume < math.inf
     if kind == QUOTE:
-        sized = 0.0 <= c < math.inf and 0.0 <= d < math.inf
-        return a <= b < math.inf and (sized or not s[_NEED_SIZES])
-    if kind == TRADE:
-        return 0.0 <= b < math.inf and -1.0 <= c <= 1.0
-    # A bar: NaN says that the source has no spread or no volume.
-    return kind == BAR and (math.isnan(b) or 0.0 <= b < math.inf) and (math.isnan(c) or 0.0 <= c < math.inf)
+        return 0.0 < a <= b < math.inf and (not sized or (0.0 <= c < math.inf and 0.0 <= d < math.inf))
+    return kind == TRADE and 0.0 < a < math.inf and 0.0 <= b < math.inf and -1.0 <= c <= 1.0
 
 
 @jit
 def advance(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
     """Move the state by one event; answers REFUSED_TIME or REFUSED_VALUE, and changes nothing, for an impossible one."""
-    second, rest = ts // _NS_PER_S, ts % _NS_PER_S
-    if second < s[_NOW_S] or (second == s[_NOW_S] and rest < s[_NOW_NS]):
+    now = float(ts)
+    if now < s[_NOW]:
         return REFUSED_TIME
-    if not _valid(s, kind, a, b, c, d):
+    if not _valid(kind, a, b, c, d, s[_NEED_SIZES] > 0.0):
         return REFUSED_VALUE
     is_book = s[_SET] == BOOK
     code = _advance_book(s, ts, kind, a, b, c, d) if is_book else _advance_minutes(s, ts, kind, a, b, c)
     if code >= 0:
-        s[_NOW_S] = float(second)
-        s[_NOW_NS] = float(rest)
+        s[_NOW] = now
     return code
 
 
@@ -430,7 +426,7 @@ def _evaluate_robust(s: Array, out: Array) -> bool:
     out[7] = math.log(rv60 / rv1440)
     out[8] = math.log(rv10 / rv1440)
     out[9] = abs(ret1) / rv1440
-    angle = 2.0 * math.pi * (s[_NOW_S] % 86400.0) / 86400.0
+    angle = 2.0 * math.pi * (s[_NOW] % _NS_PER_DAY) / _NS_PER_DAY
     out[10] = math.sin(angle)
     out[11] = math.cos(angle)
     return True

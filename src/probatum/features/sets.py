@@ -88,7 +88,7 @@ _V18_B0 = FeatureSet(
     name="v1.8-b0",
     version=1,
     required_minutes=15,
-    memory_minutes=480,
+    memory_minutes=661,
     features=(
         _BIAS,
         Feature("mid", "the mid price in force", level=True),
@@ -103,7 +103,7 @@ _V18_1 = FeatureSet(
     name="v1.8.1",
     version=1,
     required_minutes=360,
-    memory_minutes=1500,
+    memory_minutes=1680,
     features=(
         _BIAS,
         Feature("mid_logret_1m", "log(c_0/c_1)"),
@@ -119,7 +119,7 @@ _ROBUST = FeatureSet(
     name="robust",
     version=1,
     required_minutes=361,
-    memory_minutes=1501,
+    memory_minutes=1681,
     features=(
         Feature("ret1_rv60", "log(c_0/c_1)/rv60"),
         Feature("ret5_rv60", "log(c_0/c_5)/(rv60·√5)"),
