@@ -248,10 +248,13 @@ def _compare(name: str, score: Floats | None, rows: Predictions, boot: Bootstrap
 
 
 def _economics(artifact: Artifact, rows: Predictions, boot: Bootstrap, cost_bp: float | None) -> dict[str, Any]:
-    kind = parse_target(artifact.target).kind
-    if kind == "large_move":
+    target = parse_target(artifact.target)
+    if target.kind == "large_move":
         return {"moves": _moves(rows)}
-    return {"returns": _returns(rows, boot, cost_bp)} if kind == "direction" else {}
+    if target.kind != "direction":
+        return {}
+    note = "only rows whose price moved, known afterwards: nobody can earn this" if target.drop_unchanged else ""
+    return {"returns": {**_returns(rows, boot, cost_bp), "note": note}}
 
 
 def _moves(rows: Predictions) -> dict[str, Any]:
