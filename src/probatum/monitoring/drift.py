@@ -17,8 +17,6 @@ from probatum.monitoring.null import PIECES_MIN, BlockNull, SamplingNull, block_
 from probatum.monitoring.psi import EPSILON, SCORE, all_counts, occupied, psi_terms
 from probatum.monitoring.windows import WindowCounts
 
-SEED_THRESHOLDS = {"stable": 0.1, "warning": 0.2, "critical": 0.3}
-
 
 class DriftSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Set what counts as drift; ``confidence`` is that of the null's tolerance limits."""
@@ -255,7 +253,7 @@ def _verdict(check: DriftCheck, rows: int, rows_min: int) -> tuple[Verdict, str,
         return Verdict.PASS, "", ""
     above = f"PSI {check.psi:.3g} is not below {check.bound:g}"
     if check.p_value is None or check.critical is None:
-        reason = f"{above}, but it may only wander: training shows fewer than {PIECES_MIN} independent stretches of it"
+        reason = f"{above}, but it may just wander: training shows fewer than {PIECES_MIN} independent stretches of it"
         return (
             Verdict.INCONCLUSIVE,
             reason,

@@ -32,7 +32,7 @@ PIECES = 20
 MEMORIES_PER_PIECE = 5
 DRAWS = 1000
 EXPECTED_MIN = 5.0  # rows expected in a bin, below which chi-square is replaced by draws
-_TINY = 1e-12
+_TINY = 1e-6  # a PSI below says nothing, and its logarithm would
 
 
 class BlockNull(msgspec.Struct, frozen=True):

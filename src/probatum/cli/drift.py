@@ -1,0 +1,117 @@
+"""Compare the live distribution with the artifact's frozen bins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.workspace import Workspace
+from probatum.core.errors import UnknownNameError
+
+EXIT_CODES = {"PASS": 0, "FAIL": 1, "ERROR": 1, "INCONCLUSIVE": 3}
+_COLUMNS = ("column", "PSI", "bound", "unchanged", "critical", "p", "verdict", "enforced")
+
+
+@click.group()
+def drift() -> None:
+    """Compare the live distribution with the artifact's frozen bins.
+
+    \b
+    Examples:
+      probatum drift snapshot champion
+      probatum drift report champion
+    """
+
+
+@drift.command()
+@click.argument("model")
+@click.argument("symbols", nargs=-1)
+@click.option(
+    "--window",
+    default="7d",
+    show_default=True,
+    help='The newest span of data, such as 7d or 12h; or "test", the test part of the data the model was trained on.',
+)
+@workspace_option
+@output_option
+def snapshot(model: str, symbols: tuple[str, ...], window: str, workspace: Path, output: str) -> None:
+    """Judge the newest rows of SYMBOLS (those of MODEL when left out) and append the snapshot to the ledger.
+
+    Exits 0 at PASS, 1 at FAIL, 3 when inconclusive.
+
+    \b
+    Examples:
+      probatum drift snapshot champion
+      probatum drift snapshot robust-large_move-60s-logistic BTCUSDT --window test
+    """
+    from probatum.cli.evidence import export_evidence
+    from probatum.pipeline.drift import snapshot as take_snapshot
+    from probatum.pipeline.registry import resolve
+
+    place = Workspace(workspace)
+    digest = resolve(place.ledger.records(), model)
+    with progress() as bars:
+        record = take_snapshot(place.ledger, place, digest, symbols, window=window, progress=bars)
+    export_evidence(place)
+    figures = record.body["figures"]
+    if output == "json":
+        print_json(figures)
+    else:
+        span = f"{figures['window']['start']} to {figures['window']['end']}"
+        heading = f"{record.subject}: {figures['verdict']}  ({figures['rows']:,} rows, {span}, {record.provenance.upper()} data)"
+        _print_checks(heading, figures)
+    click.get_current_context().exit(EXIT_CODES[figures["verdict"]])
+
+
+@drift.command()
+@click.argument("model")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; in the workspace when left out."
+)
+@workspace_option
+def report(model: str, out: Path | None, workspace: Path) -> None:
+    """Write the newest snapshot of MODEL as a self-contained HTML page.
+
+    \b
+    Examples:
+      probatum drift report champion
+      probatum drift report robust-large_move-60s-logistic --out drift.html
+    """
+    from probatum.adapters.atomic import write_atomic
+    from probatum.pipeline.drift import KIND, drift_page
+    from probatum.pipeline.registry import resolve
+
+    place = Workspace(workspace)
+    digest = resolve(place.ledger.records(), model)
+    found = [record for record in place.ledger.records(kind=KIND) if record.body["inputs"]["artifact"] == digest]
+    if not found:
+        taken = {record.subject for record in place.ledger.records(kind=KIND)}
+        raise UnknownNameError("drift snapshot of", model, taken)
+    path = out or workspace / "reports" / f"drift-{digest[:12]}.html"
+    write_atomic(path, drift_page(found[-1]).encode())
+    click.echo(str(path))
+
+
+def _print_checks(heading: str, figures: dict[str, Any]) -> None:
+    score = [figures["score"]["check"]] if figures["score"] else []
+    checks = [figures["overall"], *(feature["check"] for feature in figures["features"]), *score]
+    rows = [
+        (
+            c["name"],
+            *(_shown(c[key]) for key in ("psi", "bound", "expected", "critical", "p_value")),
+            c["verdict"],
+            "yes" if c["enforced"] else "shown only",
+        )
+        for c in checks
+    ]
+    print_table(heading, _COLUMNS, rows)
+    for c in checks:
+        if c["enforced"] and c["verdict"] != "PASS":
+            click.echo(f"{c['name']}: {c['reason']}; would settle it: {c['settle']}")
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
