@@ -10,7 +10,7 @@ from probatum import __version__
 from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.page import Item, Table, Text, number
 from probatum.pipeline.ports import Record
-from probatum.pipeline.report import checks_table, flat, verdict_table
+from probatum.pipeline.report import checks_table, flat, reasons, verdict_table
 from probatum.pipeline.summary import NOT_MEASURED, newest, provenance_banner, summarise
 
 HEAD_FILE = "GREEN_EVIDENCE.md"
@@ -44,6 +44,8 @@ def _lines(records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[st
     yield "Every figure below is recomputed from stored data by `probatum evidence verify`."
     yield from ("", "## Executive summary", "")
     yield from _item(verdict_table(models)) if models else [f"No model: {NOT_MEASURED}."]
+    for table in reasons(models):
+        yield from ("", "### What is no PASS", "", *_item(table))
     for kind, title in (
         ("offline_report", "Offline evaluation"),
         ("psi_snapshot", "Drift"),

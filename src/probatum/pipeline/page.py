@@ -65,6 +65,7 @@ class Chart(msgspec.Struct, frozen=True, tag="chart"):
     x: tuple[float, ...] | tuple[str, ...]
     series: tuple[Series, ...]
     log: bool = False
+    x_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for series in self.series:
@@ -152,7 +153,9 @@ def number(value: object) -> str:
 
 def _chart_json(chart: Chart) -> Markup:
     data = msgspec.to_builtins(chart)
-    text = json.dumps({name: data[name] for name in ("x", "x_name", "y_name", "series", "log")}, allow_nan=False)
+    text = json.dumps(
+        {name: data[name] for name in ("x", "x_name", "y_name", "series", "log", "x_range")}, allow_nan=False
+    )
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)

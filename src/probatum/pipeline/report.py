@@ -16,21 +16,11 @@ from probatum.pipeline.summary import (
     mapping,
     newest,
     provenance_banner,
-    reasons_of,
     summarise,
 )
 
-VERDICT_COLUMNS = (
-    "model",
-    "target",
-    "gate",
-    "AUC [bounds]",
-    "P@20 [bounds]",
-    "PSI",
-    "drift",
-    "data",
-    "why, and what would settle it",
-)
+VERDICT_COLUMNS = ("model", "target", "gate", "AUC [bounds]", "P@20 [bounds]", "PSI", "drift", "promote", "data")
+REASON_COLUMNS = ("model", "check", "verdict", "why", "what would settle it")
 CHECK_COLUMNS = ("check", "value", "bound", "lower", "upper", "n", "verdict", "enforced", "reason", "settle")
 
 
@@ -38,7 +28,7 @@ def html_report(records: Sequence[Record]) -> str:
     """Return the self-contained report of a chain; the same chain gives the same bytes."""
     models = summarise(records)
     head = f"{len(records)} records, head {records[-1].hash[:16]}…, {records[-1].ts}" if records else "0 records"
-    sections = [Section("Verdicts", (verdict_table(models), *_promotion(records)))]
+    sections = [Section("Verdicts", (verdict_table(models), *reasons(models)))]
     for model in models:
         sections += _model_sections(model)
     sections += [_imports(records), _appendix(records)]
@@ -46,24 +36,38 @@ def html_report(records: Sequence[Record]) -> str:
 
 
 def verdict_table(models: Sequence[ModelSummary]) -> Table:
-    """Return the first screen: each model with its verdicts, its bounds, and what would settle what is open."""
-    rows = []
-    for model in models:
-        why = "\n".join(map(str, model.reasons)) or ("–" if model.figures("offline_report") else NOT_MEASURED)
-        rows.append(
-            (
-                model.subject,
-                model.target,
-                model.verdict("offline_report"),
-                with_bounds(model.check("offline_report", "auc")),
-                with_bounds(model.check("offline_report", "precision_at_20")),
-                number(mapping(model.figures("psi_snapshot").get("overall")).get("psi")),
-                model.verdict("psi_snapshot"),
-                model.provenance.upper(),
-                why,
-            )
+    """Return the first screen: each model with its verdicts and their bounds."""
+    rows = [
+        (
+            model.subject,
+            model.target,
+            model.verdict("offline_report"),
+            with_bounds(model.check("offline_report", "auc")),
+            with_bounds(model.check("offline_report", "precision_at_20")),
+            mapping(model.figures("psi_snapshot").get("overall")).get("psi"),
+            model.verdict("psi_snapshot"),
+            {"PASS": "open", "FAIL": "BLOCKED"}.get(model.verdict("promote_check"), model.verdict("promote_check")),
+            model.provenance.upper(),
         )
+        for model in models
+    ]
     return Table("", VERDICT_COLUMNS, tuple(rows))
+
+
+def reasons(models: Sequence[ModelSummary]) -> Iterator[Item]:
+    """Yield the table of all that is no PASS: why, and what would settle it. Where there is nothing, nothing."""
+    rows = [
+        (model.subject, reason.check, reason.verdict, reason.reason or "no reason recorded", reason.settle)
+        for model in models
+        for reason in model.reasons
+    ]
+    blocked = [
+        (model.subject, "promote", "BLOCKED", str(summary), "")
+        for model in models
+        if (summary := model.figures("promote_check").get("summary")) and model.verdict("promote_check") != "PASS"
+    ]
+    if rows or blocked:
+        yield Table("What is no PASS", REASON_COLUMNS, (*rows, *blocked))
 
 
 def with_bounds(check: Mapping[str, Any]) -> str:
@@ -91,7 +95,7 @@ def checks_table(title: str, figures: Mapping[str, Any]) -> Item:
 
 def roc_chart(roc: Mapping[str, Any]) -> Chart:
     """Draw the ROC curve with its bootstrap band, and chance."""
-    x, y = tuple(roc["fpr"]), tuple(roc["tpr"])
+    x, y = tuple(roc["false_positive_rate"]), tuple(roc["true_positive_rate"])
     curves: list[Line | Band] = [Line("model", y), Line("chance", x, dashed=True)]
     if roc.get("lower"):
         curves.append(Band("band", tuple(roc["lower"]), tuple(roc["upper"])))
@@ -106,7 +110,7 @@ def calibration_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
     gap = max((abs(a - b) for a, b in zip(x, share, strict=True)), default=0)
     summary = f"On the dashed line scores are frequencies. The widest gap is {number(gap)}."
     lines = (Line("observed", share), Line("perfect", x, dashed=True))
-    return Chart("Calibration", summary, "mean score", "share of positives", x, lines)
+    return Chart("Calibration", summary, "mean score", "share of positives", x, lines, x_range=(0.0, 1.0))
 
 
 def histogram_chart(title: str, edges: Sequence[float], counts: Sequence[float], x_name: str) -> Chart:
@@ -139,7 +143,9 @@ def distribution_chart(feature: Mapping[str, Any]) -> Chart:
     check = feature["check"]
     bins = [row for row in feature["bins"] if not row["nan"] or row["reference"] or row["window"]]
     then, now = (_shares([row[key] for row in bins]) for key in ("reference", "window"))
-    summary = f"PSI {number(check.get('psi'))}; p-value without drift {number(check.get('p_value'))}."
+    summary = (
+        f"PSI {number(check.get('psi'))}. Without drift its p-value is {number(check.get('p_value') or 'unknown')}."
+    )
     series = (Bars("then (training)", then), Bars("now (window)", now))
     return Chart(str(check["name"]), summary, "bin", "share", tuple(map(_bin_label, bins)), series)
 
@@ -162,17 +168,17 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     items: list[Item] = [Text(f"Target {model.target}. Records: {where}.")]
     items += [_chart_or_note("ROC", roc_chart, gate.get("roc"))]
     items += [_chart_or_note("Calibration", calibration_chart, gate.get("calibration"))]
-    items += [_chart_or_note("Score distribution", _score_chart, gate.get("histogram"))]
+    items += [_chart_or_note("Score distribution", _score_chart, gate.get("score_histogram"))]
     items += [
         _chart_or_note("PSI by feature", psi_chart, [c for c in columns_of(drift) if c is not drift.get("score")])
     ]
     items += [checks_table("Offline gate", gate), checks_table("Drift", drift), *_compared(gate)]
     yield Section(model.subject, tuple(items))
-    columns = columns_of(drift)
+    columns = [column for column in columns_of(drift) if not column.get("constant")]
     if columns:
         charts = tuple(_chart_or_note("Then and now", distribution_chart, column) for column in columns)
         yield Section(f"{model.subject}: features then and now", charts, level=3, folded=True)
-    shown = ("verdict", "checks", "roc", "calibration", "histogram")
+    shown = ("verdict", "checks", "roc", "calibration", "score_histogram")
     tables = [
         Table(kind, ("figure", "value"), tuple(flat({k: v for k, v in model.figures(kind).items() if k not in shown})))
         for kind in ("train", "offline_report", "smoke_1k", "shadow_smoke_1k")
@@ -210,13 +216,6 @@ def _chart_or_note(title: str, draw: Any, figures: Any) -> Item:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         return Text(f"{title}: cannot be drawn from this record ({type(error).__name__}).")
     return chart
-
-
-def _promotion(records: Sequence[Record]) -> Iterator[Item]:
-    for record in newest(records, "promote_check"):
-        figures = record.body["figures"]
-        reasons = " ".join(map(str, reasons_of(figures)))
-        yield Text(f"Promotion of {record.subject}: {figures.get('verdict', NOT_MEASURED)}. {reasons}")
 
 
 def _imports(records: Sequence[Record]) -> Section:

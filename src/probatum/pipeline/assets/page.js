@@ -36,7 +36,7 @@
         return;
       }
       data.push(s.y);
-      if (s.type === "line") series.push({ ...base, label: s.name, dash: s.dashed ? [5, 5] : [] });
+      if (s.type === "line") series.push({ ...base, label: s.name, dash: s.dashed ? [5, 5] : [], points: { show: !s.dashed && s.y.length <= 24, size: 6 } });
       if (s.type === "marks") series.push({ ...base, label: s.name, width: 3, paths: strokes });
       if (s.type === "bars") {
         const size = 0.8 / bars, paths = uPlot.paths.bars({ size: [size, 60], align: bars === 1 ? 0 : bar++ ? 1 : -1 });
@@ -64,7 +64,7 @@
     return {
       width,
       height: (narrow ? 250 : 280) + (tilt ? Math.ceil(longest * 4) : 0),
-      scales: { x: { time: false, range: (u, low, high) => [low - pad * step, high + pad * step] }, y },
+      scales: { x: { time: false, range: (u, low, high) => chart.x_range || [low - pad * step, high + pad * step] }, y },
       axes: [x, { ...axis, label: chart.y_name, size: 52, values: (u, at) => at.map((v) => (v === null ? "" : brief(v))) }],
       series: made.series,
       bands: made.bands,
