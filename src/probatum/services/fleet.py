@@ -62,14 +62,16 @@ def serve(
         app, http=GuardedProtocol, ws="none", lifespan="off", log_level="error", access_log=False,
         server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG,
     )  # fmt: skip
+    server = uvicorn.Server(config)
     for number in hooks:
         signal.signal(number, signal.SIG_IGN)  # until the loop takes it
     for ending in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ending, lambda *_: None)  # uvicorn raises the signal again once it has drained
+        # Before uvicorn listens to the signal, and when it raises it again after it has drained.
+        signal.signal(ending, lambda *_: setattr(server, "should_exit", True))
     gc.collect()
     gc.freeze()  # what was loaded stays: full collections need not walk it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(uvicorn.Server(config), sock, first, hooks, orphan_fd))
+        runner.run(_serve(server, sock, first, hooks, orphan_fd))
         if last is not None:
             runner.run(last())
 
@@ -85,8 +87,13 @@ async def _serve(server: uvicorn.Server, sock: socket.socket, first: Hook, hooks
 
     for number, hook in hooks.items():
         loop.add_signal_handler(number, spawn, hook)
+
+    def orphaned(fd: int) -> None:
+        loop.remove_reader(fd)
+        server.should_exit = True
+
     if orphan_fd is not None:
-        loop.add_reader(orphan_fd, setattr, server, "should_exit", True)
+        loop.add_reader(orphan_fd, orphaned, orphan_fd)
     await first()
     await server.serve(sockets=[sock])
 
@@ -98,8 +105,10 @@ class Supervisor:
     SIGHUP goes to one worker, which tells the others; SIGTERM and SIGINT drain all. Workers notice our own death.
     """
 
-    def __init__(self, count: int, work: Callable[[int, int], None], ended: Callable[[int], None]) -> None:
-        self._count, self._work, self._ended = count, work, ended
+    def __init__(
+        self, count: int, sock: socket.socket, work: Callable[[int, int], None], ended: Callable[[int], None]
+    ) -> None:
+        self._count, self._sock, self._work, self._ended = count, sock, work, ended
         self._alive: dict[int, tuple[int, float]] = {}
         self._stopping = False
         self._orphan_fd, self._pipe_end = os.pipe()
@@ -155,6 +164,7 @@ class Supervisor:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+        self._sock.close()  # or the system would go on accepting for nobody
         self._signal(signal.SIGTERM, len(self._alive))
 
     def _reload(self, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -71,7 +72,17 @@ def _refuse(error: msgspec.ValidationError, body: bytes) -> NoReturn:
 
 
 def _name_of(path: str, body: bytes) -> str:
-    """Return the path with the names that msgspec leaves out of it, e.g. ``features.rsi14`` for ``.features[...]``."""
+    """Return the path with the names that msgspec leaves out of it, e.g. ``features.rsi14`` for ``.features[...]``.
+
+    msgspec stopped at the error, so what stands behind it may be broken in any way: then the path stays as it is.
+    """
+    if "[...]" in path:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            path = _walk(path, body)
+    return path.removeprefix(".")
+
+
+def _walk(path: str, body: bytes) -> str:
     name = ""
     here: bytes | msgspec.Raw = body
     for key, index in _STEP.findall(path):
@@ -83,7 +94,7 @@ def _name_of(path: str, body: bytes) -> str:
         key = key or next((k for k, value in items.items() if not _is_number(value)), "")
         here = items.get(key, msgspec.Raw(b"null"))
         name += f".{key}"
-    return name.removeprefix(".")
+    return name
 
 
 def _is_number(value: msgspec.Raw) -> bool:

@@ -65,12 +65,18 @@ class Engine:
         if self._settings.workers == 1:
             self._work(0, None)
             return 0
-        return Supervisor(self._settings.workers, self._work, self._control.leave).run()
+        return Supervisor(self._settings.workers, self._sock, self._work, self._control.leave).run()
+
+    def close(self) -> None:
+        """Give the port back without serving."""
+        self._sock.close()
 
     def application(self, worker: int = 0) -> tuple[EngineApp, Swapper]:
         """Build one worker's application."""
         registry = Registry(self._pages, worker)
         registry.gauge(metrics.PROCESS_START).set(self._started_s)
+        workers = registry.gauge(metrics.WORKERS)
+        registry.before_expose(lambda: workers.set(self._control.living()))
         predictor = Predictor(self._open(self._first, registry), registry, self._clock, self._settings.limits)
         if self._before is not None and self._before[0] != self._first[0]:
             predictor.previous = self._open(self._before, registry)

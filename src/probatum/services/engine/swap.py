@@ -76,6 +76,10 @@ class Control:
         """Say that a worker serves a generation, or that it refused it and serves what it served."""
         self._set(1 + self.workers + worker, generation if served else -generation)
 
+    def living(self) -> int:
+        """Return how many workers have joined and not left."""
+        return sum(self._get(1 + i) != 0 for i in range(self.workers))
+
     def others(self, worker: int) -> list[int]:
         """Return the process ids of the living siblings."""
         return [pid for i in range(self.workers) if i != worker and (pid := self._get(1 + i))]

@@ -69,6 +69,7 @@ MODEL_ERRORS = Metric("ml_model_errors_total", "counter", "Model failures, never
 FINGERPRINT_MISSING = Metric(
     "ml_fingerprint_missing_total", "counter", "Predict requests without a feature-set fingerprint."
 )
+WORKERS = Metric("ml_engine_workers", "gauge", "Worker processes that serve.")
 MODEL_SWAPS = Metric("ml_model_swaps_total", "counter", "Model swaps by outcome: done, refused.", ("outcome",))
 REQUESTS_ABANDONED = Metric(
     "ml_requests_abandoned_total", "counter", "Requests whose client left, or sent too slowly, before the body was in."
