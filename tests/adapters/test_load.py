@@ -95,3 +95,28 @@ def test_nobody_listening() -> None:
     requests = [http_post("127.0.0.1", 1, "/x", b"{}")] * 3
     replies = asyncio.run(open_loop("127.0.0.1", 1, requests, rate_per_s=100.0))
     assert [reply.status for reply in replies] == [CONNECTION_LOST] * 3
+
+
+def test_one_connection_keeps_the_order_even_under_load() -> None:
+    """With one connection, requests arrive in the order in which they were due, however late the server is."""
+    arrived: list[bytes] = []
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                arrived.append(await reader.readexactly(4))
+                await asyncio.sleep(0.002 if len(arrived) % 3 else 0)
+                writer.write(OK + b"ok")
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    async def run() -> list[Reply]:
+        server = await asyncio.start_server(client, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        requests = [http_post("127.0.0.1", port, "/x", f"{n:04d}".encode()) for n in range(300)]
+        async with server:
+            return await open_loop("127.0.0.1", port, requests, rate_per_s=5_000, connections=1, timeout_s=5.0)
+
+    replies = asyncio.run(run())
+    assert [reply.status for reply in replies] == [200] * 300
+    assert arrived == [f"{n:04d}".encode() for n in range(300)]

@@ -14,7 +14,7 @@ from probatum.pipeline.ports import Record
 from probatum.pipeline.promotion import check_promotion, figures
 from probatum.testing.fakes import MemorySources
 
-KINDS = ("offline_report", "psi_snapshot", "canary_run", "validation")
+KINDS = ("offline_report", "psi_snapshot", "smoke_1k", "shadow_smoke_1k", "canary_run", "validation")
 
 
 def _proof(sources: MemorySources, kind: str, verdict: str, provenance: Provenance, level: str = "PASS") -> Record:
@@ -23,10 +23,10 @@ def _proof(sources: MemorySources, kind: str, verdict: str, provenance: Provenan
 
 
 @given(
-    verdicts=st.lists(st.sampled_from(list(Verdict)), min_size=4, max_size=4),
-    classes=st.lists(st.sampled_from(list(Provenance)), min_size=4, max_size=4),
+    verdicts=st.lists(st.sampled_from(list(Verdict)), min_size=6, max_size=6),
+    classes=st.lists(st.sampled_from(list(Provenance)), min_size=6, max_size=6),
     level=st.sampled_from(["PASS", "FAIL"]),
-    absent=st.sets(st.sampled_from(KINDS), max_size=3),
+    absent=st.sets(st.sampled_from(KINDS), max_size=5),
 )
 def test_promotion_opens_only_when_everything_is_proven_live(
     verdicts: list[Verdict], classes: list[Provenance], level: str, absent: set[str]

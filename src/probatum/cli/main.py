@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "models": ("probatum.cli.train", "models", "List versions and move aliases."),
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
+    "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
+    "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),
@@ -63,7 +65,9 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and turn an error of ours into its message and exit code."""
     try:
-        cli.main(standalone_mode=False)
+        # Outside standalone mode click returns the code that a command exits with, instead of exiting.
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

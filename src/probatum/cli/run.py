@@ -14,10 +14,12 @@ from probatum.core.errors import ParameterError
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
     from probatum.market.quality import Recording
+    from probatum.models.artifact import Artifact
     from probatum.pipeline.ports import Record
     from probatum.pipeline.story import Judged
 
 SYNTHETIC_DAYS, SYNTHETIC_SEED = 28, 7
+SMOKE_RATE_PER_S, SHADOW_RATE_PER_S = 500.0, 400.0
 
 
 @click.command()
@@ -35,9 +37,10 @@ def run(
     workspace: Path,
     output: str,
 ) -> None:
-    """Take market data to verdicts with evidence: import, features, training, offline gate, drift, promote check.
+    """Take market data to verdicts with evidence: import, training, offline gate, drift, serving, shadow, promote check.
 
-    Without --data the market is synthetic, and so is every record; nothing on it can be promoted. Exits 0 when the
+    The best model is served by an engine and an executor on loopback, smoked with 1,000 requests each, and shadowed over
+    the last recorded day. Without --data the market is synthetic, and so is every record; nothing on it can be promoted. Exits 0 when the
     story was told, whatever the verdicts: `gate` exits 1 on a refusal.
 
     \b
@@ -49,12 +52,15 @@ def run(
     """
     from probatum.cli.evidence import export_evidence
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.story import conclude
     from probatum.pipeline.verify import verify
 
     space = Workspace(workspace)
     with progress() as bars:
         dataset = _import(space, _recording(space, paths, format_name, symbol, explain_gap))
         judged = _judge_all(space, dataset, bars)
+        served = _serve_best(space, judged, bars)
+        judged = [conclude(item, served.get(item.name, ()), space.ledger, space) for item in judged]
         files = export_evidence(space)
         exported = {name: space.evidence.read(name) or b"" for name in space.evidence.names()}
         checked = verify(space.ledger, space, bars, exported=exported)
@@ -105,6 +111,39 @@ def _judge_all(space: Workspace, dataset: Any, bars: Any) -> list[Judged]:
         judged.append(judge(plan, dataset, space.ledger, space, bars))
     bars.step("models", len(plans), len(plans))
     return judged
+
+
+def _serve_best(space: Workspace, judged: list[Judged], bars: Any) -> dict[str, list[Record]]:
+    """Make the best model the challenger, serve it on loopback, and bring back what was proven of it."""
+    from probatum.adapters.processes import service
+    from probatum.cli.smoke import REQUESTS, run_shadow, run_smoke
+    from probatum.core.clock import NS_PER_DAY
+    from probatum.pipeline.gate import load_artifact
+    from probatum.pipeline.registry import CHALLENGER, move_alias
+    from probatum.pipeline.story import MINUTE_GRID_NS, best
+
+    chosen = best(judged)
+    if chosen is None or chosen.artifact is None:
+        return {}
+    move_alias(space.ledger, space, CHALLENGER, chosen.artifact)
+    artifact = load_artifact(space, chosen.artifact)
+    place = ["--workspace", str(space.root), "--port", "0"]
+    day = int(NS_PER_DAY // (artifact.grid_ns or MINUTE_GRID_NS))
+    with service(["engine", "--model", CHALLENGER, *place]) as engine:
+        click.echo(f"serving: {chosen.name} on {engine}, 1,000 requests", err=True)
+        smoke = run_smoke(space, artifact, engine, SMOKE_RATE_PER_S, bars)
+        with service(
+            ["executor", "--model", artifact.digest, "--engine", engine, *place, *_tick(space, artifact)]
+        ) as url:
+            click.echo(f"shadow: executor on {url}, 1,000 decisions and the last recorded day", err=True)
+            parts = {"shadow_smoke_1k": REQUESTS, "shadow_replay": day}
+            shadowed = run_shadow(space, artifact, url, parts, SHADOW_RATE_PER_S, bars)
+    return {chosen.name: [smoke, *shadowed]}
+
+
+def _tick(space: Workspace, artifact: Artifact) -> list[str]:
+    tick_size = space.datasets.load(artifact.data.symbols[0]).tick_size
+    return [] if tick_size is None else ["--tick-size", repr(tick_size)]
 
 
 def _print(judged: list[Judged], report: Path, checked: Any) -> None:

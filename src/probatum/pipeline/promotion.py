@@ -13,12 +13,25 @@ from probatum.pipeline.evidence import prove
 from probatum.pipeline.ports import Ledger, Record, Sources
 from probatum.rollout.criteria import PROMOTE_CRITERIA, Assessment, Check, Measurement, assess
 
+KINDS = {
+    "offline_gate": "offline_report",
+    "drift": "psi_snapshot",
+    "level_features": "offline_report",
+    "smoke": "smoke_1k",
+    "shadow": "shadow_smoke_1k",
+    "canary": "canary_run",
+    "validation": "validation",
+}
+"""Which kind of record proves what."""
+
 # What a missing or refused record needs, in the words of the person who has to bring it.
 SETTLES = {
     "provenance_live": "the same steps on a live feed",
     "offline_gate": "an offline gate that passes",
     "drift": "a drift snapshot that passes",
     "level_features": "a feature set without price or volume levels",
+    "smoke": "`probatum smoke` on an engine that serves this artifact",
+    "shadow": "`probatum shadow smoke` on an executor beside it",
     "canary": "a completed canary of this artifact",
     "validation": "24-48 h of validation on fresh data",
 }
@@ -53,15 +66,9 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
 def _measure(proofs: Sequence[Record]) -> dict[str, Measurement]:
     """Count 1 for what is proven and 0 for what is not; a record that is absent proves nothing."""
     by_kind = {record.kind: record for record in proofs}
-    live = Provenance.weakest(record.provenance for record in proofs) is Provenance.LIVE
-    proven = {
-        "provenance_live": live,
-        "offline_gate": _passed(by_kind.get("offline_report")),
-        "drift": _passed(by_kind.get("psi_snapshot")),
-        "level_features": _no_levels(by_kind.get("offline_report")),
-        "canary": _passed(by_kind.get("canary_run")),
-        "validation": _passed(by_kind.get("validation")),
-    }
+    proven = {name: _passed(by_kind.get(kind)) for name, kind in KINDS.items()}
+    proven["level_features"] = _no_levels(by_kind.get("offline_report"))
+    proven["provenance_live"] = Provenance.weakest(record.provenance for record in proofs) is Provenance.LIVE
     return {name: Measurement.counted(float(value), len(proofs)) for name, value in proven.items()}
 
 
@@ -87,8 +94,7 @@ def _with_words(assessment: Assessment, proofs: Sequence[Record]) -> Assessment:
 def _reason(name: str, proofs: Sequence[Record]) -> str:
     if name == "provenance_live":
         return f"evidence is {Provenance.weakest(record.provenance for record in proofs).value}"
-    kind = {"offline_gate": "offline_report", "drift": "psi_snapshot", "level_features": "offline_report"}.get(name)
-    record = next((record for record in proofs if record.kind == kind), None)
+    record = next((record for record in proofs if record.kind == KINDS.get(name)), None)
     if record is None:
         return "not measured"
     if name == "level_features":

@@ -33,7 +33,8 @@ class Judged(msgspec.Struct, frozen=True):
     artifact: str | None
     gate: Record | None
     drift: Record | None
-    promotion: Record | None
+    proofs: tuple[Record, ...] = ()
+    promotion: Record | None = None
     problem: str = ""
 
     @property
@@ -41,9 +42,7 @@ class Judged(msgspec.Struct, frozen=True):
         """Return one line for everything that is no PASS: the reason, and what would settle it."""
         if self.problem:
             return [f"not measured: {self.problem}"]
-        lines = [
-            str(reason) for record in (self.gate, self.drift) if record for reason in reasons_of(record.body["figures"])
-        ]
+        lines = [str(reason) for record in self.proofs for reason in reasons_of(record.body["figures"])]
         return [*lines, *self._warnings, *([str(self.promotion.body["figures"]["summary"])] if self.promotion else [])]
 
     @property
@@ -86,7 +85,7 @@ def candidates(dataset: Dataset) -> list[TrainingPlan]:
 
 
 def judge(plan: TrainingPlan, dataset: Dataset, ledger: Ledger, sources: Sources, progress: Progress) -> Judged:
-    """Train, judge and compare one model, and append what blocks its promotion.
+    """Train one model, judge it on the test part, and compare that part with what it was trained on.
 
     A model that the data cannot support is reported as not measured; the others go on.
     """
@@ -95,10 +94,18 @@ def judge(plan: TrainingPlan, dataset: Dataset, ledger: Ledger, sources: Sources
         gate = run_gate(ledger, sources, trained.digest, progress=progress)
         drift = snapshot(ledger, sources, trained.digest, window="test", progress=progress)
     except InputError as error:
-        return Judged(plan.subject, plan.target, dataset.provenance, None, None, None, None, error.message)
-    proofs = [trained.record, gate, drift]
-    promotion = check_promotion(plan.subject, trained.digest, proofs, ledger, sources)
-    return Judged(plan.subject, plan.target, dataset.provenance, trained.digest, gate, drift, promotion)
+        return Judged(plan.subject, plan.target, dataset.provenance, None, None, None, problem=error.message)
+    proofs = (trained.record, gate, drift)
+    return Judged(plan.subject, plan.target, dataset.provenance, trained.digest, gate, drift, proofs)
+
+
+def conclude(judged: Judged, further: Sequence[Record], ledger: Ledger, sources: Sources) -> Judged:
+    """Append what blocks the model's promotion, given what was proven of it since it was judged."""
+    if judged.artifact is None:
+        return judged
+    proofs = (*judged.proofs, *further)
+    promotion = check_promotion(judged.name, judged.artifact, proofs, ledger, sources)
+    return msgspec.structs.replace(judged, proofs=proofs, promotion=promotion)
 
 
 def best(judged: Sequence[Judged]) -> Judged | None:

@@ -21,7 +21,7 @@ ALPHA = 0.05
 class Criterion(msgspec.Struct, frozen=True):
     """Name one test: the measure must be ``at_least`` or ``below`` ``bound``, over at least ``count_min`` observations.
 
-    ``abort`` is the bound beyond which a rollout ends at once. A criterion that is not ``enforced`` is only watched.
+    A criterion that is not ``enforced`` is only watched.
     """
 
     name: str
@@ -29,7 +29,6 @@ class Criterion(msgspec.Struct, frozen=True):
     bound: float
     enforced: bool = True
     count_min: int = 0
-    abort: float | None = None
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -105,7 +104,16 @@ SHADOW_CRITERIA: tuple[Criterion, ...] = (
 
 PROMOTE_CRITERIA: tuple[Criterion, ...] = tuple(
     Criterion(name, "at_least", 1.0)
-    for name in ("provenance_live", "offline_gate", "drift", "level_features", "canary", "validation")
+    for name in (
+        "provenance_live",
+        "offline_gate",
+        "drift",
+        "level_features",
+        "smoke",
+        "shadow",
+        "canary",
+        "validation",
+    )
 )
 """The promote gate: each is 1 when proven and 0 when not."""
 
