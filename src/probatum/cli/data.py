@@ -111,7 +111,7 @@ def synth(
 @workspace_option
 @output_option
 def fetch(
-    source: str,
+    source: str,  # noqa: ARG001
     symbol: str,
     days: int,
     base_url: str | None,
@@ -130,8 +130,7 @@ def fetch(
     from probatum.cli.workspace import Workspace
 
     space = Workspace(workspace)
-    spec = f"{source}:{symbol}:{days}d"
-    recording = open_recording(space, spec, base_url=base_url, options=parse_options((), explain_gap))
+    recording = fetch_recording(space, symbol, days, base_url=base_url, options=parse_options((), explain_gap))
     _print_imported(store_recording(space, recording), output)
 
 
@@ -192,7 +191,7 @@ def check(symbol: str, sha256: str | None, workspace: Path, output: str) -> None
     else:
         _print_quality(symbol, found)
     if not found["trainable"]:
-        raise BlockedError(f"{symbol} is not fit for training: {found['gaps_unexplained']} gaps are unexplained")
+        raise BlockedError(f"{symbol} is not fit for training: unexplained gaps: {found['gaps_unexplained']}")
 
 
 def parse_options(columns: tuple[str, ...], explain_gap: tuple[str, ...], **told: Any) -> Options:
@@ -207,30 +206,30 @@ def parse_options(columns: tuple[str, ...], explain_gap: tuple[str, ...], **told
 
 
 def open_recording(
-    space: Workspace,
-    spec: str,
-    *,
-    format_name: str | None = None,
-    base_url: str | None = None,
-    options: Options | None = None,
+    space: Workspace, spec: str, *, format_name: str | None = None, options: Options | None = None
 ) -> Recording:
     """Read what ``--data`` names: ``binance:SYMBOL:30d`` (fetched into the workspace), or a file of ``format_name``."""
-    from probatum.adapters.fetch import BASE_URL, fetch_binance
     from probatum.adapters.importers import read_files
 
     match = _FETCHED.fullmatch(spec)
-    if match is None:
-        if format_name is None:
-            raise ParameterError("format", f"given with --format for a file: one of {', '.join(FORMATS)}", None)
-        return read_files(format_name, [Path(spec)], options)
+    if match is not None:
+        return fetch_recording(space, match[1], int(match[2]), options=options)
+    if format_name is None:
+        raise ParameterError("format", f"given with --format for a file: one of {', '.join(FORMATS)}", None)
+    return read_files(format_name, [Path(spec)], options)
+
+
+def fetch_recording(
+    space: Workspace, symbol: str, days: int, *, base_url: str | None = None, options: Options | None = None
+) -> Recording:
+    """Fetch Binance's dumps of the last ``days`` into the workspace's ``downloads`` and read them."""
+    from probatum.adapters.fetch import BASE_URL, fetch_binance
+    from probatum.adapters.importers import read_files
+
+    folder = space.root / "downloads" / "binance"
     with progress() as bars:
         files = fetch_binance(
-            match[1],
-            int(match[2]),
-            folder=space.root / "downloads" / "binance",
-            now_ns=space.clock.now_ns(),
-            base_url=base_url or BASE_URL,
-            progress=bars,
+            symbol, days, folder=folder, now_ns=space.clock.now_ns(), base_url=base_url or BASE_URL, progress=bars
         )
     return read_files("binance-klines", files, options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -62,13 +63,22 @@ def open_text(path: Path) -> Text:
 def _unzip(path: Path, raw: bytes) -> tuple[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            members = [item for item in archive.infolist() if not item.is_dir()]
+            members = [item for item in archive.infolist() if not item.filename.endswith("/")]
             if len(members) != 1:
                 raise DataError(f"the zip holds {len(members)} files, one is expected", file=path)
             if members[0].file_size > MAX_BYTES:
                 raise DataError(f"unpacks to more than {MAX_BYTES} bytes", file=path)
             return members[0].filename, archive.read(members[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        OSError,
+        ValueError,
+        LookupError,
+        struct.error,
+    ) as error:
         raise DataError(f"not a whole zip file: {error}", file=path) from None
 
 
@@ -111,7 +121,9 @@ def read_table(text: Text, columns: Sequence[str] | None) -> pl.DataFrame:
     names = [name.strip().lower() for name in frame.columns[1:]]
     if columns is not None and len(names) != len(columns):
         raise DataError(f"{len(columns)} columns are expected, found {len(names)}", file=text.name, row=1)
-    frame.columns = ["row", *(columns or names)] if len(set(names)) == len(names) else _refuse_names(text, names)
+    if columns is None and (len(set(names)) < len(names) or any("_duplicated_" in name for name in names)):
+        raise DataError("two columns have the same name", file=text.name, row=1)
+    frame.columns = ["row", *(columns or names)]
     if not frame.height:
         raise DataError("the file has a header and no rows", file=text.name)
     cut = not text.sealed and not text.data.endswith(b"\n")
@@ -120,10 +132,6 @@ def read_table(text: Text, columns: Sequence[str] | None) -> pl.DataFrame:
     last = pl.col("row") == frame["row"].max()
     reason = pl.lit("the last line has no end: it may be cut")
     return frame.with_columns(row=pl.col("row").cast(pl.Int64), flag=pl.when(last & pl.lit(cut)).then(reason))
-
-
-def _refuse_names(text: Text, names: list[str]) -> list[str]:
-    raise DataError(f"two columns have the same name: {', '.join(names)}", file=text.name, row=1)
 
 
 def _fields(line: bytes) -> int:

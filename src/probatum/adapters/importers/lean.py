@@ -25,7 +25,7 @@ PRICE_SCALE = 10_000.0
 TICK_SIZE = 0.01
 DAY_MS = 86_400_000
 _NEW_YORK = ZoneInfo("America/New_York")
-_FILE = re.compile(r"(\d{8})_(quote|trade)\.(?:zip|csv)")
+_FILE = re.compile(r"(\d{8})_(quote|trade)\.zip")
 _MEMBER = re.compile(r"\d{8}_([A-Za-z0-9.]+)_(?:quote|trade)_tick", re.IGNORECASE)
 
 DECISIONS = (
@@ -88,23 +88,30 @@ def _table(text: Text, date: str, columns: Sequence[str]) -> pl.DataFrame:
     ms = number(text, frame, "ms")
     refuse_rows(text, frame, "ms", ~ms.is_between(0, DAY_MS) | (ms != ms.floor()), "not ms since midnight")
     ts = int(midnight.timestamp()) * NS_PER_S + ms.fill_nan(None).cast(pl.Int64) * NS_PER_MS
-    prices = [number(text, frame, name) / PRICE_SCALE for name in columns if name in ("bid", "ask", "price")]
+    # A whole column as divisor: polars turns a scalar one into a product with its inexact reciprocal.
+    scale = pl.repeat(PRICE_SCALE, frame.height, eager=True)
+    prices = [number(text, frame, name) / scale for name in columns if name in ("bid", "ask", "price")]
     sizes = [number(text, frame, name) for name in columns if name.endswith("size")]
     suspicious = number(text, frame, "suspicious") != 0
-    return frame.select("row").with_columns(
-        ts.alias("ts_event"),
-        ts.alias("ts_recv"),
-        *prices,
-        *sizes,
-        side=pl.lit(0, pl.Int8),
-        flag=pl.when(suspicious).then(pl.lit("suspicious, says the source")),
+    broken = pl.any_horizontal([pl.col(price.name).is_null() | ~pl.col(price.name).is_finite() for price in prices])
+    return (
+        frame.select("row")
+        .with_columns(
+            ts.alias("ts_event"),
+            ts.alias("ts_recv"),
+            *prices,
+            *sizes,
+            side=pl.lit(0, pl.Int8),
+            flag=pl.when(suspicious).then(pl.lit("suspicious, says the source")),
+        )
+        .with_columns(flag=pl.coalesce("flag", pl.when(broken).then(pl.lit("a price is not a number"))))
     )
 
 
 def _quotes(table: pl.DataFrame) -> pl.DataFrame:
     """Carry each side forward, and keep the last row of each bid and ask pair."""
     good = pl.col("flag").is_null()
-    has = {side: good & (pl.col(side) != 0.0).fill_null(True) for side in ("bid", "ask")}
+    has = {side: good & (pl.col(side) != 0.0) for side in ("bid", "ask")}
     first_of_pair = (
         (has["bid"] & ~has["ask"])
         & (has["ask"] & ~has["bid"]).shift(-1, fill_value=False)
