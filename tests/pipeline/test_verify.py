@@ -157,6 +157,24 @@ def test_an_edited_figure_behind_a_rehashed_chain_is_found(copy: Workspace) -> N
     )
 
 
+def test_other_libraries_are_named_as_a_possible_reason(copy: Workspace) -> None:
+    """A training that comes out differently says which libraries it was not made with."""
+
+    def edit(seq: int, body: dict[str, Any]) -> None:
+        if seq == 2:
+            body["inputs"]["versions"]["numpy"] = "1.0"
+            body["figures"]["artifact"] = "ab" * 32
+
+    forge(copy.ledger.path, edit)
+    shutil.rmtree(copy.evidence.root)
+    copy.blobs.path("artifact", "ab" * 32).write_bytes(b"")
+    found = places(check(copy))
+    assert f"{'ab' * 32}.json: the bytes were changed" in found
+    forge(copy.ledger.path, lambda seq, body: body["figures"].update(artifact="none") if seq == 2 else None)
+    assert "record 2 (train), figures.artifact: the record says none" in places(check(copy))
+    assert "(made with numpy 1.0, here " in places(check(copy))
+
+
 def test_edited_inputs_are_found_too(copy: Workspace) -> None:
     """Other inputs give other figures; inputs that name nothing give a message, never a stack trace."""
     forge(copy.ledger.path, lambda seq, body: body["inputs"].update(seed=8) if seq == 3 else None)

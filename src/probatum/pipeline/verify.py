@@ -13,6 +13,7 @@ from probatum import __version__
 from probatum.core.canonical import canonical_json, digest, parse_json
 from probatum.core.errors import IntegrityError, ProbatumError
 from probatum.core.verdict import Verdict
+from probatum.models.trainer import library_versions
 from probatum.pipeline.evidence import GENESIS, record_hash
 from probatum.pipeline.export import RENDERED, export, is_export_name
 from probatum.pipeline.green import HEAD_FILE, find_head
@@ -103,6 +104,7 @@ class _Checker:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._figures: dict[str, Any] = {}
+        self._named: set[str] = set()
         self.blobs: dict[tuple[str, str], Finding | None] = {}
         self.figures_checked = 0
 
@@ -135,7 +137,11 @@ class _Checker:
                 computed = kind.derive()(record.body["inputs"], self._sources)
                 self._figures[key] = parse_json(canonical_json(computed))
         except ProbatumError as error:
-            yield _finding(place, error)
+            finding = _finding(place, error)
+            if finding.place not in self._named:
+                self._named.add(finding.place)
+                also = "" if finding.place == place else f"; met at {place}"
+                yield Finding(finding.place, finding.problem + also)
             return
         except Exception as error:  # inputs that were tampered with may break a derivation in any way
             yield Finding(place, f"the figures cannot be recomputed: {type(error).__name__}: {_short(str(error))}")
@@ -145,7 +151,16 @@ class _Checker:
         if difference:
             path, recorded, computed = difference
             problem = f"the record says {_short(recorded)}, recomputed it is {_short(computed)}"
-            yield Finding(f"{place}, {path}", problem)
+            yield Finding(f"{place}, {path}", problem + _other_versions(record.body["inputs"]))
+
+
+def _other_versions(inputs: dict[str, Any]) -> str:
+    """Name the libraries that are not the ones a record was made with: they too may explain a difference."""
+    made_with, here = inputs.get("versions"), library_versions()
+    if not isinstance(made_with, dict):
+        return ""
+    other = [f"{name} {_short(made_with[name])}, here {v}" for name, v in here.items() if made_with.get(name, v) != v]
+    return f" (made with {'; '.join(other)})" if other else ""
 
 
 def first_difference(recorded: Any, computed: Any, path: str = "figures") -> tuple[str, Any, Any] | None:
