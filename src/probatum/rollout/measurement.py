@@ -71,7 +71,7 @@ class RateCriterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the rate of bad events that must be disproven before going on to ``share_next`` (0 < share <= 1)."""
         if self.slo_bad is None or not self.ladder:
             return self.slo_bad
-        return min(self.slo_bad / share_next, max(self.slo_bad, LADDER_BOUND_MAX))
+        return min(round(self.slo_bad / share_next, 12), max(self.slo_bad, LADDER_BOUND_MAX))
 
     def shown(self, bad_rate: float) -> float:
         """Return a rate of bad events in the criterion's own direction."""
