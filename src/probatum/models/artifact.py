@@ -116,8 +116,11 @@ def parse_artifact(data: bytes, *, expected_digest: str | None, place: str) -> A
         raise IntegrityError(place, f"digest is {sha256_hex(data)[:12]}…, the record says {expected_digest[:12]}…")
     try:
         artifact = msgspec.json.decode(data, type=Artifact)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(place, f"not an artifact: {error}") from None
+    names = artifact.features.names
+    if not names or len(set(names)) != len(names):
+        raise IntegrityError(place, "features must be at least one, each named once")
     if artifact.schema != SCHEMA:
         raise IntegrityError(place, f"schema is {artifact.schema!r}, this version reads {SCHEMA!r}")
     return artifact

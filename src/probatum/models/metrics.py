@@ -24,7 +24,7 @@ BLOCKS_MIN = 20
 TOP_SHARE = 0.2
 SATURATED = 1e-5
 """A score within this of 0 or 1 is saturated: it ranks nothing and a log loss on it is meaningless."""
-_CHUNK_VALUES = 4_000_000
+_CHUNK_VALUES = 250_000  # two megabytes: cumulative sums stay in the cache
 
 
 @dataclass(frozen=True)
