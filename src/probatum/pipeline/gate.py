@@ -21,13 +21,14 @@ from probatum.core.errors import IntegrityError, ParameterError
 from probatum.features.labels import parse_target
 from probatum.features.sets import FEATURE_SETS
 from probatum.models import metrics
-from probatum.models.artifact import Artifact, parse_artifact
+from probatum.models.artifact import Artifact
 from probatum.models.baseline import get_baseline
 from probatum.models.metrics import Bootstrap, Estimate, Floats
 from probatum.models.scoring import score_rows
 from probatum.pipeline.evidence import prove
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
 from probatum.pipeline.predictions import Predictions, predict_test, read_predictions
+from probatum.pipeline.registry import load_artifact as load_artifact
 from probatum.rollout.criteria import ALPHA, GATE_CRITERIA, Measurement, assess
 
 SEED = 7
@@ -35,13 +36,6 @@ _ROC_POINTS = 101
 _HISTOGRAM_BINS = 20
 _PAIRS_SHOWN = 10
 _BP = 1e4
-
-
-def load_artifact(sources: Sources, digest: str) -> Artifact:
-    """Return a stored artifact, verified against its digest."""
-    return parse_artifact(
-        sources.blobs.get("artifact", digest), expected_digest=digest, place=f"artifact {digest[:12]}…"
-    )
 
 
 def block_ns_of(target: str) -> int:

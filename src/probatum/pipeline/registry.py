@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from probatum.core.errors import UnknownNameError
-from probatum.models.artifact import Artifact
+from probatum.models.artifact import Artifact, parse_artifact
 from probatum.pipeline.evidence import prove
-from probatum.pipeline.gate import load_artifact
 from probatum.pipeline.ports import Ledger, Record, Sources
 
 CHAMPION, CHALLENGER, PREVIOUS = ALIASES = ("champion", "challenger", "previous")
@@ -103,6 +102,13 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         load_artifact(sources, inputs["before"])
         moved[PREVIOUS] = inputs["before"]
     return {"aliases": moved, "version": artifact.name, "target": artifact.target}
+
+
+def load_artifact(sources: Sources, digest: str) -> Artifact:
+    """Return a stored artifact, verified against its digest."""
+    return parse_artifact(
+        sources.blobs.get("artifact", digest), expected_digest=digest, place=f"artifact {digest[:12]}…"
+    )
 
 
 def artifact_of(sources: Sources, records: Iterable[Record], reference: str) -> tuple[str, Artifact]:
