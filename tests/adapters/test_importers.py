@@ -218,6 +218,21 @@ def test_the_command_line_offers_every_format() -> None:
     assert sorted(CLI_FORMATS) == sorted(FORMATS)
 
 
+def test_text_from_a_file_cannot_style_the_terminal(tmp_path: Path) -> None:
+    """A control sequence in a header comes out as question marks."""
+    path = write(tmp_path / "BTCUSDT-1m.csv", headered().replace("volume\n", "volume,\x1b[31mred\n"))
+    with pytest.raises(DataError, match=r"unknown column \?\[31mred"):
+        read_files("binance-klines", [path])
+
+
+def test_an_option_that_a_format_does_not_use_is_refused(tmp_path: Path) -> None:
+    """What is told is used or refused, never passed over."""
+    path = write(tmp_path / "BTCUSDT-1m.csv", klines())
+    for options in (Options(columns={"close": "x"}), Options(time_unit="ms")):
+        with pytest.raises(ParameterError, match="left out: binance-klines fixes it"):
+            read_files("binance-klines", [path], options)
+
+
 # Binance websocket captures
 
 
@@ -273,7 +288,7 @@ def test_a_capture_in_the_wrong_unit_or_of_two_symbols_is_refused(tmp_path: Path
     with pytest.raises(ParameterError, match=r"BTCUSDT.*ETHUSDT"):
         read_files("binance-ws", [both])
     recording = read_files("binance-ws", [both], Options(symbol="ETHUSDT"))
-    assert recording.ignored == {"symbol BTCUSDT": 1}
+    assert recording.ignored == {"another symbol": 1}
     assert rows_of(recording)["quotes"].height == 1
     with pytest.raises(DataError, match="no rows of market data"):
         screen(read_files("binance-ws", [capture(tmp_path / "c.gz", f'{L0} {{"a":1}}')], Options(symbol="X")))

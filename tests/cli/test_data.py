@@ -114,6 +114,8 @@ def test_synth_is_marked_synthetic_and_can_drift(run: Run) -> None:
         (["import", "{good}", "--format", "binance-klines", "--tick-size", "-1"], "tick size must be"),
         (["import", "{good}", "--format", "binance-klines", "--explain-gap", "monday"], "must be"),
         (["import", "{good}", "--format", "csv", "--map", "price"], "map must be"),
+        (["import", "{good}", "--format", "csv", "--map", "ts=a,ts=b"], "given once for each NAME"),
+        (["fetch", "binance", "--symbol", "BTCUSDT", "--base-url", "ftp://x"], "base url must be"),
         (["check", "NONE"], "unknown dataset 'NONE'"),
         (["fetch", "binance", "--symbol", "btc/usdt"], "symbol must be"),
         (["fetch", "binance", "--symbol", "BTCUSDT", "--days", "0"], "days must be"),

@@ -72,6 +72,8 @@ def fetch_binance(
         raise ParameterError("symbol", "2 to 20 capital letters or digits, e.g. BTCUSDT", symbol)
     if not 1 <= days <= MAX_DAYS:
         raise ParameterError("days", f"1 to {MAX_DAYS}", days)
+    if not base_url.startswith(("https://", "http://")):
+        raise ParameterError("base url", "an http or https address", base_url)
     with httpx.Client(timeout=TIMEOUT_S) as client:
         dumps = Dumps(folder, client, base_url, sleep)
         last = _last_published(dumps, symbol, datetime.fromtimestamp(now_ns // NS_PER_S, UTC).date())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
-from probatum.core.errors import BlockedError, ParameterError
+from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
     from probatum.adapters.importers import Options
@@ -191,7 +191,8 @@ def check(symbol: str, sha256: str | None, workspace: Path, output: str) -> None
     else:
         _print_quality(symbol, found)
     if not found["trainable"]:
-        raise BlockedError(f"{symbol} is not fit for training: unexplained gaps: {found['gaps_unexplained']}")
+        click.echo(f"{symbol} is not fit for training: unexplained gaps: {found['gaps_unexplained']}", err=True)
+        raise SystemExit(1)
 
 
 def parse_options(columns: tuple[str, ...], explain_gap: tuple[str, ...], **told: Any) -> Options:
@@ -246,7 +247,10 @@ def _pairs(name: str, texts: tuple[str, ...]) -> dict[str, str]:
     for key, _, value in pairs:
         if not key or not value:
             raise ParameterError(name, "NAME=VALUE", f"{key}={value}" if value else key)
-    return {key: value for key, _, value in pairs}
+    found = {key: value for key, _, value in pairs}
+    if len(found) < len(pairs):
+        raise ParameterError(name, "given once for each NAME", ",".join(texts))
+    return found
 
 
 def _factor(name: str, value: str) -> float:

@@ -16,13 +16,15 @@ from probatum.adapters.importers.ws import read_ws
 from probatum.core.errors import ParameterError, UnknownNameError
 from probatum.market.quality import Recording
 
-FORMATS: dict[str, Callable[[Sequence[Path], Options], Recording]] = {
-    "binance-klines": read_klines,
-    "binance-ws": read_ws,
-    "lean": read_lean,
-    "bid-ask-bars": read_bid_ask_bars,
-    "csv": read_csv,
-    "parquet": read_parquet,
+Reader = Callable[[Sequence[Path], Options], Recording]
+# Format: its reader, and the options on columns and times that it uses.
+FORMATS: dict[str, tuple[Reader, tuple[str, ...]]] = {
+    "binance-klines": (read_klines, ("time_zone",)),
+    "binance-ws": (read_ws, ()),
+    "lean": (read_lean, ()),
+    "bid-ask-bars": (read_bid_ask_bars, ("time_unit", "time_zone")),
+    "csv": (read_csv, ("columns", "time_unit", "time_zone")),
+    "parquet": (read_parquet, ("columns", "time_unit", "time_zone")),
 }
 
 
@@ -36,7 +38,11 @@ def read_files(format_name: str, paths: Sequence[Path], options: Options | None 
     if not paths:
         raise ParameterError("paths", "at least one file", [])
     options = options or Options()
-    recording = FORMATS[format_name](paths, options)
+    read, uses = FORMATS[format_name]
+    for name in ("columns", "time_unit", "time_zone"):
+        if getattr(options, name) and name not in uses:
+            raise ParameterError(name.replace("_", " "), f"left out: {format_name} fixes it", getattr(options, name))
+    recording = read(paths, options)
     return replace(recording, calendar=structs.replace(recording.calendar, explained=options.explained))
 
 

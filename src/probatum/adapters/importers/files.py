@@ -79,7 +79,7 @@ def _unzip(path: Path, raw: bytes) -> tuple[str, bytes]:
         LookupError,
         struct.error,
     ) as error:
-        raise DataError(f"not a whole zip file: {error}", file=path) from None
+        raise DataError(f"not a whole zip file: {printable(str(error))}", file=path) from None
 
 
 def _gunzip(path: Path, raw: bytes) -> bytes:
@@ -146,15 +146,20 @@ def _table_error(text: Text, message: str) -> DataError:
     if longer.size and b'"' not in text.data:
         row = int(longer[0])
         return DataError(f"{counts[row]} fields, {counts[0]} are expected", file=text.name, row=row + 1)
-    return DataError(f"not comma-separated text in UTF-8: {message}", file=text.name)
+    return DataError(f"not comma-separated text in UTF-8: {printable(message)}", file=text.name)
+
+
+def printable(text: str) -> str:
+    """Return text from outside as one line that cannot style a terminal, at most 200 characters."""
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
 
 
 def require(text: Text, frame: pl.DataFrame, columns: Sequence[str]) -> None:
     """Raise DataError, listing what is there, when a column is missing."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        there = ", ".join(name for name in frame.columns if name not in ("row", "flag"))
-        raise DataError(f"missing column {', '.join(missing)}; the file has: {there}"[:500], file=text.name, row=1)
+        there = printable(", ".join(name for name in frame.columns if name not in ("row", "flag")))
+        raise DataError(f"missing column {', '.join(missing)}; the file has: {there}", file=text.name, row=1)
 
 
 def number(text: Text, frame: pl.DataFrame, column: str) -> pl.Series:

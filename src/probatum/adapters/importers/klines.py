@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from probatum.adapters.importers.files import Text, number, read_table, refuse_rows, require, time_ns
+from probatum.adapters.importers.files import Text, number, printable, read_table, refuse_rows, require, time_ns
 from probatum.adapters.importers.source import Options, canonical, open_all, require_one_minute, symbol_of
 from probatum.core.clock import NS_PER_MINUTE
 from probatum.core.errors import DataError
@@ -59,7 +59,7 @@ def _read(text: Text, index: int, options: Options) -> tuple[pl.DataFrame, str]:
     require(text, frame, (time_name, "open", "high", "low", "close", "volume"))
     unknown = set(frame.columns) - {*COLUMNS, *TIME_NAMES, "row", "flag"}
     if unknown:
-        raise DataError(f"unknown column {', '.join(sorted(unknown))}"[:300], file=text.name, row=1)
+        raise DataError(f"unknown column {printable(', '.join(sorted(unknown)))}", file=text.name, row=1)
     opens, decision = time_ns(text, frame, time_name, zone=options.time_zone, units=("ms", "us"))
     if "close_time" in frame.columns:
         closes, _ = time_ns(text, frame, "close_time", zone=options.time_zone, units=("ms", "us"))

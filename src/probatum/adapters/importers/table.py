@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from probatum.adapters.importers.files import Text, number, read_table, require, time_ns
+from probatum.adapters.importers.files import Text, number, printable, read_table, require, time_ns
 from probatum.adapters.importers.source import Options, canonical, open_all, require_one_minute, symbol_of
 from probatum.adapters.store import PROVENANCE_KEY
 from probatum.core.clock import NS_PER_MINUTE
@@ -104,7 +104,7 @@ def _parquet(text: Text) -> tuple[Text, pl.DataFrame, Provenance]:
         frame = pl.read_parquet(io.BytesIO(text.data))
         own = Provenance(label)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise DataError(f"not a whole Parquet file: {str(error)[:200]}", file=text.name) from None
+        raise DataError(f"not a whole Parquet file: {printable(str(error))}", file=text.name) from None
     frame = frame.select(pl.all().exclude("row", "flag")).with_row_index("row", 1)
     frame = frame.with_columns(pl.col("row").cast(pl.Int64), flag=pl.lit(None, pl.String))
     return text, frame, Provenance.weakest([own, Provenance.REPLAY])
@@ -163,7 +163,7 @@ def _canonical(
         values["side"] = values.get("side", pl.zeros(frame.height, pl.Float64, eager=True)).cast(pl.Int8, strict=False)
     spare = [name for name in frame.columns if name not in (*used.values(), "row", "flag")]
     if spare:
-        decisions.append(f"columns not used: {', '.join(spare)}"[:300])
+        decisions.append(f"columns not used: {printable(', '.join(spare))}")
     table = frame.select("row", "flag").with_columns(
         ts.alias("ts_event"), recv.alias("ts_recv"), *[column.alias(name) for name, column in values.items()]
     )

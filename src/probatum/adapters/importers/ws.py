@@ -43,6 +43,7 @@ class _Trade(msgspec.Struct):
     m: bool
 
 
+OTHER_STREAMS = frozenset({"aggTrade", "depth", "depth5", "depth10", "depth20", "forceOrder", "kline_1m", "markPrice", "miniTicker", "ticker"})  # fmt: skip
 _DECODER = msgspec.json.Decoder(_Message)
 _QUOTE = ("id", "bid", "bid_size", "ask", "ask_size")
 _TRADE = ("id", "price", "size", "side")
@@ -83,11 +84,11 @@ class _Capture:
                 side = -1 if trade.m else 1  # m: the buyer was the maker, so the seller came to him
                 self.rows["trades"].append((row, local_ns, trade.T, None, trade.t, trade.p, trade.q, side))
         else:  # depth, and what is no stream at all: a depth snapshot, an answer to a subscription
-            self.ignored[f"stream {stream[:40]}" if stream else "not of a stream"] += 1
+            self.ignored[_kind_of(stream)] += 1
 
     def _wanted(self, name: str, symbol: str | None) -> bool:
         if symbol is not None and name != symbol:
-            self.ignored[f"symbol {name[:40]}"] += 1
+            self.ignored["another symbol"] += 1
             return False
         self.symbols.add(name)
         return True
@@ -120,6 +121,13 @@ def read_ws(paths: Sequence[Path], options: Options) -> Recording:
         ignored=dict(sum((capture.ignored for capture in captures), Counter())),
         decisions=(_clock_decision(local), _skew(events)),
     )
+
+
+def _kind_of(stream: str) -> str:
+    # Names from outside become keys of a record: only those that are known.
+    if not stream:
+        return "not of a stream"
+    return f"stream {stream}" if stream in OTHER_STREAMS else "another stream"
 
 
 def _symbol(found: set[str], options: Options) -> str:
