@@ -17,10 +17,18 @@ _plain = False
 
 
 def jit(function: F) -> F:
-    """Compile a function on its first call, without fastmath: the compiled result equals the plain one bit by bit.
+    """Compile a part of a kernel, without fastmath: the compiled result equals the plain one bit by bit."""
+    if _plain:
+        return function
+    part: F = numba.njit(function, error_model="numpy")
+    return part
 
-    The machine code is kept on disk where numba finds a folder it may write to. numba invalidates that cache by the
-    module's own file only, so a kernel calls no kernel of another module.
+
+def entry(function: F) -> F:
+    """Compile a kernel that Python calls, and keep its machine code on disk where numba finds a folder it may write to.
+
+    Only entries are kept: parts that are cached by themselves are not inlined, which doubles the time. numba invalidates
+    the cache by the module's own file only, so an entry calls no kernel of another module.
     """
     if _plain:
         return function

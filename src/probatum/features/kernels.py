@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from probatum.features.jit import jit
+from probatum.features.jit import entry, jit
 from probatum.market.events import BAR, QUOTE, TIMER, TRADE
 
 Array = NDArray[np.float64]
@@ -483,7 +483,7 @@ def evaluate(s: Array, out: Array) -> bool:
     return ready
 
 
-@jit
+@entry
 def step(s: Array, out: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
     """Move the state by one event and write its vector; answers NOT_READY, READY, REFUSED_TIME or REFUSED_VALUE."""
     code = advance(s, ts, kind, a, b, c, d)
@@ -492,7 +492,7 @@ def step(s: Array, out: Array, ts: int, kind: int, a: float, b: float, c: float,
     return READY if evaluate(s, out) else NOT_READY
 
 
-@jit
+@entry
 def fold(
     s: Array,
     scratch: Array,
