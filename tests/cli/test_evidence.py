@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from probatum.cli.evidence import evidence
 from probatum.cli.workspace import Workspace
 from probatum.core.errors import IntegrityError, StorageError, UnknownNameError
+from probatum.core.verdict import Provenance
 from probatum.market.synth import record_synthetic
 from probatum.pipeline.importing import import_recording
 
@@ -44,6 +45,16 @@ def test_ls_lists_seq_kind_subject_and_class(root: Path) -> None:
     assert [(r["seq"], r["provenance"], len(r["hash"])) for r in listed] == [(1, "synthetic", 64)]
     with pytest.raises(UnknownNameError, match=r"unknown evidence kind 'data_imprt'.*did you mean 'data_import'"):
         CliRunner().invoke(evidence, ["ls", "--kind", "data_imprt", "-w", str(root)], catch_exceptions=False)
+
+
+def test_names_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    """An escape sequence in a subject is shown as text in every listing."""
+    place = Workspace(tmp_path)
+    place.ledger.append("train", "a\x1b[2J\x9b31m\u202e", Provenance.REPLAY, {"inputs": {}, "figures": {}})
+    for command in ("ls", "verify"):
+        shown = run(command, "-w", tmp_path)
+        assert not {"\x1b", "\x9b", "\u202e"} & set(shown.stdout)
+    assert r"a\x1b[2J\x9b31m\u202e" in run("ls", "-w", tmp_path).stdout
 
 
 def test_show_prints_a_record_by_number_or_kind(root: Path) -> None:

@@ -230,6 +230,24 @@ def test_files_bear_the_seeds_names_for_the_newest_and_for_each_subject() -> Non
     assert json.loads(files["eval_result.json"])["verdict"] == "INCONCLUSIVE"
 
 
+def test_figures_cannot_pose_as_the_record_they_stand_in() -> None:
+    """A figure named "evidence" does not replace provenance and hash; a reason with a line break forges no line."""
+    ledger = MemoryLedger()
+    checks = [check("auc", 0.5, "FAIL", reason="low\nPASS         auc: 0.9")]
+    figures = {"verdict": "FAIL", "checks": checks, "evidence": {"provenance": "live"}}
+    ledger.append("offline_report", "m", Provenance.SYNTHETIC, {"inputs": {}, "figures": figures})
+    files = export(list(ledger.records()), MemoryBlobs())
+    assert json.loads(files["offline_report.json"])["evidence"]["provenance"] == "synthetic"
+    assert json.loads(files["eval_result.json"])["evidence"]["provenance"] == "synthetic"
+    assert [line[:4] for line in files["eval_result.txt"].decode().splitlines()] == [
+        "FAIL",
+        "mode",
+        "data",
+        "reco",
+        "FAIL",
+    ]
+
+
 def test_green_evidence_holds_measured_figures_and_the_head() -> None:
     """Verdicts, reasons, provenance and the head of the chain; a chapter without records says "not measured"."""
     records = chain()

@@ -104,7 +104,7 @@ STORED = ("blobs", "data", "evidence")
 def test_one_flipped_byte_in_any_file_is_named(
     proven: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Artifact, predictions, quarantine, partition, manifest, exported file: the file is named, and only what hangs on it."""
+    """Artifact, predictions, quarantine, partition, manifest, exported file: whichever was touched is named."""
     names = sorted(p.relative_to(proven).as_posix() for top in STORED for p in (proven / top).rglob("*") if p.is_file())
     name = data.draw(st.sampled_from([name for name in names if not name.endswith("latest")]))
     root = tmp_path_factory.mktemp("flip") / "w"
@@ -246,12 +246,14 @@ def test_renderings_of_another_version_are_not_compared(copy: Workspace) -> None
 
 
 def test_a_record_nobody_can_recompute_is_not_verified() -> None:
-    """An unknown kind is a finding: what cannot be checked does not pass."""
+    """An unknown kind is a finding: what cannot be checked does not pass. Its name cannot drive the terminal."""
     ledger = MemoryLedger()
     ledger.append("horoscope", "x\n", Provenance.LIVE, {"inputs": {}, "figures": {"auc": 0.99}})
     assert places(verify(ledger, MemorySources())) == (
         "record 1 (horoscope): unknown to this version: its figures cannot be recomputed"
     )
+    ledger.append("\x1b[2J", "x", Provenance.LIVE, {"inputs": {}, "figures": {}})
+    assert all(f.place.isprintable() for f in verify(ledger, MemorySources()).findings)
 
 
 def test_an_empty_chain_is_valid_and_proves_nothing() -> None:

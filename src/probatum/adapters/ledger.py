@@ -126,10 +126,11 @@ class SqliteLedger:
         connection = self._connect("ro")
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             connection.close()
             log = self.path.with_name(self.path.name + "-wal")
-            if _code(error) == "SQLITE_BUSY" or (log.exists() and log.stat().st_size):
+            blocked = isinstance(error, sqlite3.OperationalError) and _code(error) != "SQLITE_BUSY"
+            if not blocked or (log.exists() and log.stat().st_size):
                 raise
             # On read-only media or a full disk there is no room for the index of the (empty) log: read the file alone.
             return self._connect("ro&immutable=1")
@@ -176,6 +177,8 @@ class SqliteLedger:
                 f"locked by another process for {self._busy_s:g} s" if _code(error) == "SQLITE_BUSY" else str(error)
             )
             raise StorageError(f"{self.path}: {outcome}: {reason}", file=str(self.path)) from None
+        except UnicodeDecodeError as error:  # Python's words for a damaged name of a table or column
+            raise IntegrityError(str(self.path), f"damaged: {error}") from None
         except OSError as error:
             raise StorageError(f"{self.path}: {outcome}: {error.strerror or error}", file=str(self.path)) from None
 

@@ -74,8 +74,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*[Text(str(cell), style=_STYLE.get(str(cell), "")) for cell in row])
+        table.add_row(*[Text(_plain(str(cell)), style=_STYLE.get(str(cell), "")) for cell in row])
     _console().print(table)
+
+
+def _plain(text: str) -> str:
+    """Spell out control characters: an escape sequence in a name is shown, not obeyed."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 _STYLE = {"PASS": "green", "FAIL": "red", "ERROR": "red", "INCONCLUSIVE": "yellow", "BLOCKED": "red"}

@@ -68,7 +68,7 @@ def safe_part(subject: str) -> str:
 def document(record: Record) -> dict[str, Any]:
     """Return what a record's JSON file holds: its figures, and ``evidence``, its place in the chain and its inputs."""
     evidence = {name: getattr(record, name) for name in ("seq", "ts", "kind", "subject", "provenance", "prev", "hash")}
-    return {"evidence": {**evidence, "inputs": record.body["inputs"]}, **record.body["figures"]}
+    return {**record.body["figures"], "evidence": {**evidence, "inputs": record.body["inputs"]}}
 
 
 def json_bytes(value: Any) -> bytes:
@@ -112,17 +112,18 @@ def _eval_result(record: Record, blobs: Blobs) -> dict[str, bytes]:  # noqa: ARG
     figures = record.body["figures"]
     checks = [check for check in checks_of(figures) if check.get("enforced")]
     result = {name: document(record).get(name) for name in ("evidence", "verdict", "checks")}
-    lines = [
-        f"{c.get('verdict')!s:<12} {c.get('name')}: {c.get('value')} (bound {c.get('bound')}){_reason(c)}"
-        for c in checks
-    ]
+    lines = [_check_line(check) for check in checks]
     marks = f"model: {record.subject!r}\ndata: {record.provenance.upper()}\nrecord: {record.seq} {record.hash}\n"
     text = f"{figures.get('verdict')}\n{marks}" + "".join(f"{line}\n" for line in lines)
     return {"eval_result.json": json_bytes(result), "eval_result.txt": text.encode()}
 
 
-def _reason(check: dict[str, Any]) -> str:
-    return f": {check['reason']}" if check.get("reason") else ""
+def _check_line(check: dict[str, Any]) -> str:
+    reason = f": {check['reason']}" if check.get("reason") else ""
+    text = (
+        f"{check.get('verdict')!s:<12} {check.get('name')}: {check.get('value')} (bound {check.get('bound')}){reason}"
+    )
+    return " ".join(text.splitlines())
 
 
 def _metrics_baseline(record: Record, blobs: Blobs) -> dict[str, bytes]:

@@ -64,8 +64,8 @@ def verify(
     files, notes = dict(exported or {}), list[str]()
     found.update(dict.fromkeys(_check_files(records, sources, files, notes)))
     return Verification(
-        findings=tuple(found),
-        notes=tuple(notes),
+        findings=tuple(Finding(_plain(item.place), _plain(item.problem)) for item in found),
+        notes=tuple(map(_plain, notes)),
         records=len(records),
         head=records[-1].hash if records else GENESIS,
         blobs_checked=len(checker.blobs),
@@ -287,6 +287,9 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = text if text.isprintable() else ascii(text)
+    text = _plain(value if isinstance(value, str) else repr(value))
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _plain(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
