@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
+import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -131,6 +137,35 @@ def test_a_users_mistake_ends_with_2_and_leaves_nothing(
     assert message in err
     assert "Traceback" not in err
     assert files(tmp_path / "w") == []
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_fetch_imports_what_it_verified(run: Run, tmp_path: Path) -> None:
+    """From a server with the dumps' layout: one day of replayed bars, the zip kept in the workspace."""
+    folder = tmp_path / "www/data/spot/daily/klines/BTCUSDT/1m"
+    folder.mkdir(parents=True)
+    for back in (1, 2):  # midnight may pass while the test runs
+        day = datetime.now(UTC).date() - timedelta(days=back)
+        start = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+        opens = range(start, start + 86_400_000, 60_000)
+        name = f"BTCUSDT-1m-{day}.zip"
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr("a.csv", "".join(f"{t},100,101,99,100.5,1,{t + 59_999},1,1,1,1,0\n" for t in opens))
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        (folder / f"{name}.CHECKSUM").write_text(f"{digest}  {name}\n")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "www")))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    code, out, _ = run("fetch", "binance", "--symbol", "BTCUSDT", "--days", 1, "--base-url", url, "-o", "json")
+    server.shutdown()
+    server.server_close()
+    found = json.loads(out)
+    assert (code, found["rows"], found["provenance"]) == (0, {"bars": 1440}, "replay")
+    assert len(list((tmp_path / "w/downloads/binance").glob("*.zip"))) == 1
 
 
 def test_a_cut_file_names_file_and_row(run: Run, tmp_path: Path) -> None:
