@@ -151,7 +151,6 @@ def _print(judged: list[Judged], report: Path, checked: Any) -> None:
         (
             item.name,
             item.target,
-            item.provenance.upper(),
             _verdict(item.gate),
             _bounded(item.gate, "auc"),
             _bounded(item.gate, "precision_at_20"),
@@ -161,8 +160,8 @@ def _print(judged: list[Judged], report: Path, checked: Any) -> None:
         )
         for item in judged
     ]
-    columns = ["model", "target", "data", "gate", "AUC [95 %]", "P@20 [95 %]", "PSI (max)", "drift", "promote"]
-    print_table("Verdicts", columns, rows)
+    columns = ["model", "target", "gate", "AUC, bound", "P@20, bound", "PSI (max)", "drift", "promote"]
+    print_table(f"Verdicts; all data are {judged[0].provenance.upper()}", columns, rows)
     for item in judged:
         click.echo(f"{item.name}")
         for reason in item.reasons:
@@ -206,7 +205,12 @@ def _bounded(record: Record | None, name: str) -> str:
         return "-"
     if found["lower"] is None:
         return f"{found['value']:.3f}"
-    return f"{found['value']:.3f} [{found['lower']:.3f}, {found['upper']:.3f}]"
+    # The bound that the verdict follows: the upper one where the model failed, else the lower one.
+    return (
+        f"{found['value']:.3f} ≤{found['upper']:.3f}"
+        if found["verdict"] == "FAIL"
+        else f"{found['value']:.3f} ≥{found['lower']:.3f}"
+    )
 
 
 def _drift(record: Record | None) -> str:
