@@ -75,7 +75,10 @@ def engine(
 
 
 def workspace_source(root: Path) -> Callable[[str], tuple[str, bytes]]:
-    """Return what finds an artifact's digest and bytes by alias, name or digest; the ledger is read at each call."""
+    """Return what finds an artifact's digest and bytes by alias, name or digest; the ledger is read at each call.
+
+    A whole digest needs no ledger: it names its blob, so that all workers of a swap open the same one.
+    """
     from probatum.adapters.blobs import FileBlobs
     from probatum.adapters.ledger import SqliteLedger
     from probatum.core.clock import SystemClock
@@ -84,7 +87,8 @@ def workspace_source(root: Path) -> Callable[[str], tuple[str, bytes]]:
     blobs, ledger = FileBlobs(root / "blobs"), SqliteLedger(root / "ledger.db", SystemClock())
 
     def load(reference: str) -> tuple[str, bytes]:
-        digest = resolve(ledger.records(), reference)
+        whole = len(reference) == 64 and set(reference) <= set("0123456789abcdef")
+        digest = reference if whole else resolve(ledger.records(), reference)
         return digest, blobs.get("artifact", digest)
 
     return load

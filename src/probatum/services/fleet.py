@@ -138,6 +138,8 @@ class Supervisor:
         return int(young > YOUNG_DEATHS_MAX)
 
     def _start(self, worker: int) -> None:
+        if self._stopping:
+            return
         sys.stdout.flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _MASKED)  # a child must never run our handlers
         pid = os.fork()

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -195,35 +193,3 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_the_engine_process_is_small_and_imports_nothing_heavy(kit: SimpleNamespace, tmp_path: Path):
-    """No numba, scikit-learn, LightGBM, polars or scipy in the process after it has answered; at most 90 MB."""
-    (tmp_path / "champion.json").write_bytes(kit.logistic_artifact().to_bytes())
-    code = (
-        "import atexit, json, sys\n"
-        "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), flush=True))\n"
-        "from probatum.cli.main import main\n"
-        f"sys.argv = ['probatum', 'engine', '--artifact', {str(tmp_path / 'champion.json')!r}, '--port', '0']\n"
-        "main()\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    url = process.stderr.readline().split()[-1]
-    engine = SimpleNamespace(host="127.0.0.1", port=int(url.rpartition(":")[2]))
-    from http.client import HTTPConnection
-
-    client = HTTPConnection(engine.host, engine.port)
-    for method, path in (("POST", "/ml/predict"), ("GET", "/ml/metrics"), ("GET", "/openapi.json")):
-        client.request(method, path, json.dumps({"features": ROW}), {"Content-Type": "application/json"})
-        reply = client.getresponse()
-        assert reply.status == 200
-        reply.read()
-    rss_mb = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    process.terminate()
-    modules = json.loads(process.communicate(timeout=30)[0])
-    assert process.returncode == 0
-    heavy = {"numba", "sklearn", "lightgbm", "polars", "scipy", "numpy", "pandas"}
-    assert "probatum.services.engine.app" in modules
-    assert heavy.isdisjoint(modules)
-    assert rss_mb <= 90
