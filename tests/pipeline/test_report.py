@@ -259,7 +259,7 @@ def test_green_evidence_holds_measured_figures_and_the_head() -> None:
     assert b"| auc | 0.633 | 0.62 | 0.617 | 0.65 | 9 | INCONCLUSIVE | enforced |" in text
     empty = export([], MemoryBlobs())["GREEN_EVIDENCE.md"]
     assert find_head(empty) is not None
-    assert empty.count(b"Not measured.") == 3
+    assert empty.count(b"Not measured.") == 6
     assert GENESIS.encode() in empty
 
 

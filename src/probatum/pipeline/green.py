@@ -11,18 +11,12 @@ from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.page import Item, Table, Text, number
 from probatum.pipeline.ports import Record
 from probatum.pipeline.report import checks_table, flat, reasons, verdict_table
-from probatum.pipeline.summary import NOT_MEASURED, newest, provenance_banner, summarise
+from probatum.pipeline.summary import JUDGED, NOT_MEASURED, newest, provenance_banner, summarise
 
 HEAD_FILE = "GREEN_EVIDENCE.md"
 _HEAD = re.compile(rb"^Head: record (\d{1,15}), SHA-256 `([0-9a-f]{64})`, rendered by probatum ([\w.+-]{1,40})$", re.M)
 # Kinds with a chapter of their own, each a table of the figures that a person asks for first.
-CHAPTERS = {
-    "data_import": "Data",
-    "train": "Training",
-    "smoke_1k": "Smoke test of the engine",
-    "shadow_smoke_1k": "Smoke test of the shadow",
-    "alias": "Registry",
-}
+CHAPTERS = {"data_import": "Data", "train": "Training", "alias": "Registry"}
 
 
 def find_head(document: bytes) -> tuple[int, str, str] | None:
@@ -46,11 +40,7 @@ def _lines(records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[st
     yield from _item(verdict_table(models)) if models else [f"No model: {NOT_MEASURED}."]
     for table in reasons(models):
         yield from ("", "### What is no PASS", "", *_item(table))
-    for kind, title in (
-        ("offline_report", "Offline evaluation"),
-        ("psi_snapshot", "Drift"),
-        ("promote_check", "Promote blockers"),
-    ):
+    for kind, title in (*JUDGED.items(), ("promote_check", "Promote blockers")):
         yield from ("", f"## {title}")
         chosen = newest(records, kind)
         for record in chosen:

@@ -9,6 +9,7 @@ from typing import Any
 from probatum.pipeline.page import Band, Bars, Chart, Item, Line, Marks, Section, Table, Text, number, page
 from probatum.pipeline.ports import Record
 from probatum.pipeline.summary import (
+    JUDGED,
     NOT_MEASURED,
     ModelSummary,
     checks_of,
@@ -172,7 +173,8 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     items += [
         _chart_or_note("PSI by feature", psi_chart, [c for c in columns_of(drift) if c is not drift.get("score")])
     ]
-    items += [checks_table("Offline gate", gate), checks_table("Drift", drift), *_compared(gate)]
+    items += [checks_table(JUDGED[kind], model.figures(kind)) for kind in JUDGED if kind in model.records]
+    items += _compared(gate)
     yield Section(model.subject, tuple(items))
     columns = [column for column in columns_of(drift) if not column.get("constant")]
     if columns:
@@ -181,8 +183,8 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     shown = ("verdict", "checks", "roc", "calibration", "score_histogram")
     tables = [
         Table(kind, ("figure", "value"), tuple(flat({k: v for k, v in model.figures(kind).items() if k not in shown})))
-        for kind in ("train", "offline_report", "smoke_1k", "shadow_smoke_1k")
-        if model.figures(kind)
+        for kind in model.records
+        if kind not in ("psi_snapshot", "promote_check")
     ]
     if tables:
         yield Section(f"{model.subject}: all other figures", tuple(tables), level=3, folded=True)

@@ -11,7 +11,14 @@ from probatum.core.verdict import Provenance
 from probatum.pipeline.ports import Record
 
 NOT_MEASURED = "not measured"
-MODEL_KINDS = ("train", "offline_report", "psi_snapshot", "smoke_1k", "shadow_smoke_1k", "promote_check")
+JUDGED = {
+    "offline_report": "Offline gate",
+    "psi_snapshot": "Drift",
+    "smoke_1k": "Smoke test of the engine",
+    "shadow_smoke_1k": "Smoke test of the shadow",
+    "shadow_replay": "Shadow of a replayed day",
+}
+MODEL_KINDS = ("train", *JUDGED, "promote_check")
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -58,9 +65,8 @@ class ModelSummary(msgspec.Struct, frozen=True):
 
     @property
     def reasons(self) -> list[Reason]:
-        """Return one reason for each enforced check of gate and drift that is no PASS."""
-        kinds = ("offline_report", "psi_snapshot")
-        return [reason for kind in kinds for reason in reasons_of(self.figures(kind))]
+        """Return one reason for each enforced check that is no PASS; promotion sums these up and is left out."""
+        return [reason for kind in JUDGED for reason in reasons_of(self.figures(kind))]
 
 
 def summarise(records: Iterable[Record]) -> list[ModelSummary]:
