@@ -16,7 +16,7 @@ from probatum.adapters.importers import Options, read_files
 from probatum.core.canonical import canonical_json, parse_json
 from probatum.core.errors import IntegrityError, ParameterError
 from probatum.market.quality import screen
-from probatum.models.artifact import FixedModel
+from probatum.models.artifact import FixedModel, TreesModel
 from probatum.pipeline import gate
 from probatum.pipeline.gate import block_ns_of, run_gate
 from probatum.pipeline.kinds import get_kind
@@ -265,6 +265,22 @@ def test_real_markets_give_the_known_figures(
         assert found["lower"] == pytest.approx(lower, abs=0.005)
         assert found["value"] == pytest.approx(area, abs=0.005)
         assert found["lower"] == pytest.approx(bound, abs=0.005)
+
+
+@pytest.mark.real_data
+def test_trees_are_exact_on_a_real_test_set(shared_data: Path) -> None:
+    """Every stored score of a LightGBM model on BTCUSDT's test rows is, bit for bit, what LightGBM itself predicts."""
+    lightgbm = pytest.importorskip("lightgbm", exc_type=OSError)
+    sources, ledger = MemorySources([real(shared_data, "BTCUSDT")]), MemoryLedger()
+    plan = TrainingPlan(symbols=("BTCUSDT",), set="robust", target="large_move@60s", model="lightgbm")
+    trained = train(ledger, sources, plan)
+    record = run_gate(ledger, sources, trained.digest)
+    rows = read_predictions(sources.blobs.get("predictions", record.body["inputs"]["predictions"]), "x")
+    assert isinstance(trained.artifact.model, TreesModel)
+    booster = lightgbm.Booster(model_str=trained.artifact.model.text)
+    assert len(rows) > 8_000
+    assert (booster.predict(rows.values) == rows.score).all()
+    assert record.body["figures"]["auc"] == pytest.approx(0.674, abs=0.03)
 
 
 @pytest.mark.real_data

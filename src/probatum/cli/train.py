@@ -87,7 +87,8 @@ def train(
         print_json({"name": trained.artifact.name, **trained.record.body["figures"]})
         return
     rows = [(key, _shown(value)) for key, value in trained.artifact.metrics.items()]
-    print_table(f"{trained.artifact.name}  {trained.digest[:12]}", ["metric", "value"], rows)
+    click.echo(f"{trained.artifact.name}: {trained.digest}")
+    print_table("", ["metric", "value"], rows)
     click.echo(f"judge it: probatum gate {trained.artifact.name} -w {workspace}")
 
 
@@ -203,6 +204,7 @@ def show(model: str, workspace: Path, output: str) -> None:
         print_json({"digest": digest, **msgspec.to_builtins(artifact)})
         return
     data = artifact.data
+    parts = ", ".join(f"{name} {artifact.split['rows'][name]:,}" for name in ("train", "validate", "test"))
     rows = [
         ("digest", digest),
         ("model", artifact.model.__struct_config__.tag),
@@ -212,7 +214,7 @@ def show(model: str, workspace: Path, output: str) -> None:
             "data",
             f"{', '.join(data.symbols)}, {data.rows:,} rows, {data.start} to {data.end} ({data.provenance.upper()})",
         ),
-        ("split", f"{artifact.split['rows']}, test from {artifact.split['test_start']}"),
+        ("rows", f"{parts}; the test begins at {artifact.split['test_start']}"),
         *((key, _shown(value)) for key, value in artifact.metrics.items()),
         *((key, value) for key, value in artifact.versions.items()),
     ]
