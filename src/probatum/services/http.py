@@ -135,8 +135,9 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._in_head():
+        HttpToolsProtocol.data_received(self, data)
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope:  # not in a head; inlined, for it runs once a request
             self._head_bytes = 0
             return
         self._head_bytes += len(data)

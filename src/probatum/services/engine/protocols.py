@@ -65,7 +65,7 @@ def require_model(model: Model, name: str) -> None:
         raise RequestError(404, "no such model is served", field="model", allowed=", ".join(known), value=name)
 
 
-def _infer(predictor: Predictor, name: str, model: Model, body: bytes, started: float) -> bytes:
+def _infer(predictor: Predictor, name: str, model: Model, body: bytes, started: int) -> bytes:
     require_model(model, name)
     request: InferRequest = _decode_infer(body)
     for output in request.outputs or ():
@@ -126,7 +126,7 @@ def _columns(columns: dict[str, list[float]], field: str, given: int) -> list[Ro
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _invoke(predictor: Predictor, model: Model, body: bytes, started: float) -> bytes:
+def _invoke(predictor: Predictor, model: Model, body: bytes, started: int) -> bytes:
     rows, field = _invocation_rows(_decode_invocation(body))
     predictor.check(model, None)
     scores, _ = predictor.score_rows(model, rows, field, started)
