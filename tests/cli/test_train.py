@@ -50,7 +50,8 @@ def test_a_refused_model_exits_1_and_says_why(workspace: Path) -> None:
     result = call(workspace, "gate", "d1")
     assert result.exit_code == 1
     assert re.search(
-        r"auc: 0\.\d+, at best 0\.\d+; must be at least 0.62; would settle it: another model", result.output
+        r"auc: the area under the ROC curve is 0\.\d+, at best 0\.\d+; must be at least 0.62; would settle it: another model",
+        result.output,
     )
 
 

@@ -21,7 +21,7 @@ ALPHA = 0.05
 class Criterion(msgspec.Struct, frozen=True):
     """Name one test: the measure must be ``at_least`` or ``below`` ``bound``, over at least ``count_min`` observations.
 
-    A criterion that is not ``enforced`` is only watched.
+    A criterion that is not ``enforced`` is only watched. ``measure`` says in words what is measured.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Criterion(msgspec.Struct, frozen=True):
     bound: float
     enforced: bool = True
     count_min: int = 0
+    measure: str = ""
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -68,12 +69,12 @@ class Assessment(msgspec.Struct, frozen=True):
 
 
 GATE_CRITERIA: tuple[Criterion, ...] = (
-    Criterion("auc", "at_least", 0.62),
-    Criterion("precision_at_20", "at_least", 0.58),
-    Criterion("constant_score", "below", 0.5),
-    Criterion("saturation", "below", 0.01),
-    Criterion("level_features", "below", 1.0, enforced=False),
-    Criterion("calibration_ece", "below", 0.05, enforced=False),
+    Criterion("auc", "at_least", 0.62, measure="the area under the ROC curve"),
+    Criterion("precision_at_20", "at_least", 0.58, measure="the share of hits in the best fifth"),
+    Criterion("constant_score", "below", 0.5, measure="the share of rows with the commonest score"),
+    Criterion("saturation", "below", 0.01, measure="the share of scores that are all but 0 or 1"),
+    Criterion("level_features", "below", 1.0, enforced=False, measure="the number of level features"),
+    Criterion("calibration_ece", "below", 0.05, enforced=False, measure="the mean gap of score and frequency"),
 )
 """The offline gate. ``level_features`` is enforced at promotion; ``calibration_ece`` is watched."""
 
@@ -174,11 +175,16 @@ def _fails(criterion: Criterion, lower: float, upper: float) -> bool:
 def _why_fail(criterion: Criterion, measured: Measurement) -> str:
     far = measured.upper if criterion.direction == "at_least" else measured.lower
     at = "" if far == measured.value else f", at {'best' if criterion.direction == 'at_least' else 'least'} {far:.4g}"
-    return f"{measured.value:.4g}{at}; must be {_rule(criterion)}"
+    return f"{_subject(criterion)}{measured.value:.4g}{at}; must be {_rule(criterion)}"
 
 
 def _why_open(criterion: Criterion, measured: Measurement) -> str:
-    return f"{measured.value:.4g} lies between {measured.lower:.4g} and {measured.upper:.4g}; must be {_rule(criterion)} on the bound"
+    span = f"between {measured.lower:.4g} and {measured.upper:.4g}"
+    return f"{_subject(criterion)}{measured.value:.4g}, {span}; must be {_rule(criterion)} on the bound"
+
+
+def _subject(criterion: Criterion) -> str:
+    return f"{criterion.measure} is " if criterion.measure else ""
 
 
 def _rule(criterion: Criterion) -> str:
