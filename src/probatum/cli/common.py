@@ -89,7 +89,7 @@ _STYLE = {"PASS": "green", "FAIL": "red", "ERROR": "red", "INCONCLUSIVE": "yello
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 
 @contextmanager

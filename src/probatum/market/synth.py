@@ -32,7 +32,7 @@ from probatum.market.quality import Recording, SourceFile
 
 DAY_S = 86_400
 START_NS = 1_704_067_200 * NS_PER_S  # 2024-01-01, a Monday
-PRICE, TICK = 40_000.0, 5.0
+PRICE, TICK = 40_000.0, 4.0  # wide enough to bounce on, narrow enough for a minute to have a size
 SIGMA_1S = 0.65e-4  # 5 bp a minute, as BTCUSDT in January 2024
 # Log volatility: (time constant in s, standard deviation) of its mean-reverting parts.
 VOLATILITY_PARTS = ((900.0, 0.28), (3 * 3_600.0, 0.36), (2 * 86_400.0, 0.30))
