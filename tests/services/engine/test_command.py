@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -150,3 +151,12 @@ def test_a_token_file_with_an_unknown_role_is_refused(tmp_path: Path, role: Any)
     tokens.write_text(json.dumps({"0" * 64: role}))
     code, message = ended("-w", str(tmp_path), "--tokens", str(tokens))
     assert (code, str(tokens) in message) == (2, True)
+
+
+def test_the_requests_in_the_docs_are_answered(kit: SimpleNamespace):
+    """Each JSON request of docs/how-to/serve.md gets a score from the seed's model."""
+    text = (Path(__file__).parents[3] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
+    bodies = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    app, _ = kit.application()
+    replies = [kit.call(app, "POST", "/ml/predict", body.encode()) for body in bodies]
+    assert [reply.status for reply in replies] == [200] * 4
