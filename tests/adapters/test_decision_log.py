@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from zlib import crc32
 
+import msgspec
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -161,6 +164,17 @@ def test_a_journal_in_use_is_left_alone(tmp_path: Path) -> None:
     first.append(row(3))
     first.close()
     assert read(tmp_path)["seq"].to_list() == [1, 2, 3]
+
+
+def test_a_journal_of_another_version_is_put_aside(tmp_path: Path) -> None:
+    """A whole frame that this version cannot read keeps nobody from starting; it is renamed and counted, not deleted."""
+    payloads = [msgspec.msgpack.encode(SPEC), msgspec.msgpack.encode([[1, 2, 3]])]
+    frames = b"".join(struct.pack("<II", len(item), crc32(item)) + item for item in payloads)
+    (tmp_path / "old.journal").write_bytes(frames)
+    log = open_log(tmp_path)
+    log.close()
+    assert (log.counts.unreadable, log.counts.recovered) == (1, 0)
+    assert (tmp_path / "old.unreadable").read_bytes() == frames
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

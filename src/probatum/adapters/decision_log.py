@@ -58,6 +58,7 @@ class LogCounts(msgspec.Struct):
     failed: int = 0
     recovered: int = 0
     torn_bytes: int = 0
+    unreadable: int = 0
 
 
 class ParquetDecisionLog:
@@ -133,7 +134,12 @@ class ParquetDecisionLog:
         converted = 0
         for path in sorted(self.folder.glob("*.journal")):
             with suppress(OSError, StorageError):  # in use, or the disk is full: the journal stays for the next time
-                rows, torn = convert_journal(path, pause_s)
+                try:
+                    rows, torn = convert_journal(path, pause_s)
+                except (ValueError, TypeError, msgspec.MsgspecError):  # another version's: kept for it, out of the way
+                    self.counts.unreadable += 1
+                    path.rename(path.with_suffix(".unreadable"))
+                    continue
                 self.counts.torn_bytes += torn
                 converted += rows
         return converted

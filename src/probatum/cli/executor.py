@@ -110,7 +110,7 @@ def build(
     import time
 
     from probatum.adapters.decision_log import ParquetDecisionLog
-    from probatum.core.clock import SystemClock
+    from probatum.core.clock import NS_PER_S, SystemClock
     from probatum.features.sets import get_feature_set
     from probatum.features.state import FeatureState
     from probatum.models.artifact import FeatureSpec
@@ -123,6 +123,7 @@ def build(
     from probatum.services.executor.client import EngineClient
     from probatum.services.executor.decide import Executor, ExecutorSettings
     from probatum.services.executor.shadow import NoLog, Shadow, ShadowSettings
+    from probatum.services.telemetry import metrics
     from probatum.services.telemetry.registry import Registry
 
     if mode == "gated" and champion is None:
@@ -132,6 +133,7 @@ def build(
         target,
     )
     clock, now_ns, registry, settings = SystemClock(), time.monotonic_ns, Registry(), ShadowSettings()
+    registry.gauge(metrics.PROCESS_START).set(clock.now_ns() / NS_PER_S)
     needs_tick = "tick" in served.needs and tick_size is None
     new_state = None if needs_tick else lambda: FeatureState(served, tick_size)
     if new_state:

@@ -382,7 +382,7 @@ def test_bad_input_is_refused_by_name(body: object, status: int, field: str) -> 
 @pytest.mark.parametrize(
     ("body", "status"),
     [(b"", 400), (b"{", 400), (b"\xff", 400), (b'{"features":[1,2,3,4,5,1e400]}', 422), (b'{"features":[NaN]}', 400),
-     (b"[" * 100_000, 422), (b'{"symbol":"a","symbol":"b"}', 422), (b'{"snapshot":null}', 400), (b" " * (5 << 20), 413)],
+     (b"[" * 100_000, 422), (b'{"symbol":"a","symbol":"b"}', 422), (b'{"snapshot":null}', 400), (b" " * (2 << 20), 413)],
 )  # fmt: skip
 def test_what_is_no_json_is_refused(body: bytes, status: int) -> None:
     """Truncated, nested, oversize, out-of-range or duplicate: a 4xx with an error body."""

@@ -19,12 +19,10 @@ from probatum.services.http import Receive, Scope, Send, error_body, read_body, 
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import CONTENT_TYPE, Registry
 
-BODY_BYTES_MAX = 4 << 20
-
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("probatum.executor")
 _decode_decision = Decoder(DecisionRequest).decode
-_decode_events = Decoder(EventsRequest)
+_decode_events = Decoder(EventsRequest).decode
 
 
 class LogCounts(Protocol):
@@ -36,6 +34,7 @@ class LogCounts(Protocol):
     failed: int
     recovered: int
     torn_bytes: int
+    unreadable: int
 
 
 class CountedLog(Protocol):
@@ -87,7 +86,7 @@ class ExecutorApp:
             return
         try:
             require_json(scope["headers"])
-            body = await read_body(receive, BODY_BYTES_MAX)
+            body = await read_body(receive)
             if body is None:
                 return
             status, answer = 200, await handle(body)
@@ -117,6 +116,8 @@ class ExecutorApp:
 
     async def _events(self, body: bytes) -> bytes:
         request = _decode_events(body)
+        if body.count(b":") != 2:
+            refuse_duplicates(body)
         return _encode(self._executor.take_events(request.symbol, request.events))
 
     def _health(self) -> tuple[int, bytes, bytes]:
@@ -200,7 +201,9 @@ _LOG_STATES = ("offered", "written", "shed", "failed", "recovered")
 
 
 def _log_counts(log: CountedLog) -> dict[str, int]:
-    return {name: getattr(log.counts, name) for name in (*_LOG_STATES, "torn_bytes")} | {"waiting": log.waiting}
+    return {name: getattr(log.counts, name) for name in (*_LOG_STATES, "torn_bytes", "unreadable")} | {
+        "waiting": log.waiting
+    }
 
 
 def _breaker(breaker: Breaker) -> dict[str, Any]:

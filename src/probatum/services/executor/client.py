@@ -82,7 +82,7 @@ class EngineClient:
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: _Connection(self), self._host, self._port
             )
-        except OSError:
+        except (OSError, UnicodeError):
             self._open -= 1
             call.end(Reply(0, cause="refused"))
             return

@@ -139,7 +139,8 @@ class Executor:
                 value=error.fields["value"],
             ) from None  # fmt: skip
         finally:
-            self._states[symbol] = (state, ready, as_of)
+            if as_of:  # a symbol of which nothing could be applied is not kept
+                self._states[symbol] = (state, ready, as_of)
         return EventsReply(len(events), ready)
 
     def _row(self, request: DecisionRequest, start_ns: int) -> DecisionRow:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from probatum.rollout.choose import Mode
 from probatum.rollout.lease import RolloutDocument, RolloutSource, leased_share
 
-RENEW_S = 0.1
+RENEW_S = 0.2
 
 
 class Lease:

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from probatum.services.engine.schema import Name, Row, Snapshot
 
-EVENTS_MAX = 20_000
+EVENTS_MAX = 4_096
 TIME_MAX = 1 << 62
 
 Time = Annotated[int, Meta(ge=0, le=TIME_MAX)]

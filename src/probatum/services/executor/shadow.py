@@ -74,7 +74,8 @@ class Shadow:
         self._in_flight = 0
         self._queue: deque[DecisionRow] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._due_ns = 0
+        self._due_ns = self._ride_ns = 0
+        self._batch_ns = settings.batch_ms * NS_PER_MS
         self._mirror_ns, self._await_ns = settings.mirror_ms * NS_PER_MS, settings.await_ms * NS_PER_MS
         self._meters = _Meters(registry, self.counts)
 
@@ -92,10 +93,15 @@ class Shadow:
         if len(self._queue) >= self._settings.queue_rows:
             self._finish(row, SHED, None)
             return
+        now_ns = self._now_ns()
         if self._timer is None:
-            self._arm()
+            self._arm(now_ns)
         row.due_ns = self._due_ns
         self._queue.append(row)
+        if now_ns >= self._ride_ns:
+            # Ride on the wake-up of this request, after its reply: at a steady rate the timer then never wakes the loop.
+            self._ride_ns = self._due_ns
+            asyncio.get_running_loop().call_soon(self._flush)
 
     async def hear(self, row: DecisionRow, spent_ns: int = 0) -> None:
         """Ask for one row's score and wait, no longer than what is left of the budget; the row is finished after."""
@@ -109,27 +115,34 @@ class Shadow:
         """Send what waits and wait until every row is finished; what two timeouts do not bring is shed."""
         give_up_ns = self._now_ns() + 2 * self._mirror_ns
         while self.pending and self._now_ns() < give_up_ns:
-            await asyncio.sleep(self._settings.batch_ms / 1000)
+            await asyncio.sleep(self._batch_ns / NS_PER_S)
         if self._timer:
             self._timer.cancel()
         while self._queue:
             self._finish(self._queue.popleft(), SHED, None)
         self.caller.client.close()
 
-    def _arm(self) -> None:
-        self._due_ns = self._now_ns() + self._settings.batch_ms * NS_PER_MS
-        self._timer = asyncio.get_running_loop().call_later(self._settings.batch_ms / 1000, self._flush)
+    def _arm(self, now_ns: int) -> None:
+        self._due_ns = now_ns + self._batch_ns
+        self._ride_ns = now_ns + self._batch_ns // 2
+        self._timer = asyncio.get_running_loop().call_later(self._batch_ns / NS_PER_S, self._flush)
 
     def _flush(self) -> None:
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now_ns, queue = self._now_ns(), self._queue
+        for row in reversed(queue):
+            if row.due_ns <= now_ns:
+                break
+            row.due_ns = now_ns  # sent before its time
         while queue and now_ns - queue[0].due_ns > self._mirror_ns:
             row = queue.popleft()
             self._finish(row, TIMEOUT, now_ns - row.due_ns)
         while queue and self.caller.client.is_free:
             self._send([queue.popleft() for _ in range(min(self._settings.batch_rows, len(queue)))], now_ns)
         if queue:
-            self._arm()
+            self._arm(now_ns)
 
     def _send(self, rows: Sequence[DecisionRow], now_ns: int) -> None:
         def done(answers: Sequence[Answer]) -> None:
