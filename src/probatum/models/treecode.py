@@ -47,10 +47,11 @@ def parse_forest(text: str, dimension: int) -> Forest:
     Raises IntegrityError for what the generated code could not answer exactly: several classes, another objective,
     averaged output (random forests), categorical splits, linear leaves; and for a text that is no such model.
     """
-    header, *sections = text.split("end of trees")[0].split("\nTree=")
+    body, end, _ = text.partition("\nend of trees")
+    header, *sections = body.split("\nTree=")
     fields = _fields(header)
-    if not header.startswith("tree\n") or not sections:
-        raise IntegrityError(_PLACE, "not in LightGBM's text format, or without trees")
+    if not header.startswith("tree\n") or not sections or not end:
+        raise IntegrityError(_PLACE, "not in LightGBM's text format, cut off, or without trees")
     if "average_output" in header.split("\n"):
         raise IntegrityError(_PLACE, "averaged output (random forest) is not supported; train with boosting=gbdt")
     if fields.get("num_class") != "1" or fields.get("num_tree_per_iteration") != "1":

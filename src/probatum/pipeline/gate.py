@@ -97,40 +97,51 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     boot = Bootstrap.draw(block, seed=inputs["seed"], resamples=inputs["resamples"])
     measured, curve, areas = _rank_metrics(rows.score, rows.label, boot)
     levels = _level_features(artifact)
-    n = len(rows)
-    measurements = {
-        **{name: Measurement(item.value, item.lower, item.upper, n) for name, item in measured.items()},
-        "constant_score": Measurement.counted(metrics.commonest_share(rows.score), n),
-        "saturation": Measurement.counted(metrics.saturated_share(rows.score), n),
-        "level_features": Measurement.counted(float(len(levels)), n),
-        "calibration_ece": Measurement.counted(metrics.ece(rows.score, rows.label), n),
-    }
-    judged = assess(GATE_CRITERIA, measurements)
+    judged = assess(GATE_CRITERIA, _measurements(rows, measured, levels))
+    champion = inputs["champion"]
     found = {
         "verdict": judged.verdict,
         "checks": msgspec.to_builtins(judged.checks),
         "version": artifact.name,
         "target": artifact.target,
         "timestamp": format_utc(int(rows.ts[-1])),
-        "auc": measured["auc"].value,
-        "precision_at_20": measured["precision_at_20"].value,
+        **{name: estimate.value for name, estimate in measured.items()},
         **_counts(rows),
         "window": _window(rows, block, inputs),
         "roc": curve,
+        **_shape(rows),
+        "level_features": levels,
+        "slices": {"symbol": _slices(rows, rows.symbol), "day": _slices(rows, _days(rows.ts))},
+        "baseline": _compare(get_baseline(artifact.target).name, rows.baseline, rows, boot, areas),
+        "champion": champion and _compare(champion["name"], rows.champion, rows, boot, areas),
+        **_economics(artifact, rows, boot, inputs["cost_bp"]),
+    }
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def _measurements(rows: Predictions, ranked: dict[str, Estimate], levels: list[str]) -> dict[str, Measurement]:
+    n = len(rows)
+    counted = {
+        "constant_score": metrics.commonest_share(rows.score),
+        "saturation": metrics.saturated_share(rows.score),
+        "level_features": float(len(levels)),
+        "calibration_ece": metrics.ece(rows.score, rows.label),
+    }
+    return {
+        **{name: Measurement(item.value, item.lower, item.upper, n) for name, item in ranked.items()},
+        **{name: Measurement.counted(value, n) for name, value in counted.items()},
+    }
+
+
+def _shape(rows: Predictions) -> dict[str, Any]:
+    pairs = metrics.correlations(rows.values, rows.names)[:_PAIRS_SHOWN]
+    return {
         "brier": metrics.brier(rows.score, rows.label),
         "ece": metrics.ece(rows.score, rows.label),
         "calibration": metrics.calibration(rows.score, rows.label),
         "score_histogram": _histogram(rows.score),
-        "level_features": levels,
-        "slices": {"symbol": _slices(rows, rows.symbol), "day": _slices(rows, _days(rows.ts))},
-        "correlations": [
-            {"a": a, "b": b, "r": r} for a, b, r in metrics.correlations(rows.values, rows.names)[:_PAIRS_SHOWN]
-        ],
-        "baseline": _compare(get_baseline(artifact.target).name, rows.baseline, rows, boot, areas),
-        "champion": inputs["champion"] and _compare(inputs["champion"]["name"], rows.champion, rows, boot, areas),
-        **_economics(artifact, rows, boot, inputs["cost_bp"]),
+        "correlations": [{"a": a, "b": b, "r": r} for a, b, r in pairs],
     }
-    return {name: _rounded(value) for name, value in found.items()}
 
 
 def _same_scores(artifact: Artifact, rows: Predictions, place: str) -> None:
