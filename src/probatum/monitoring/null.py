@@ -87,9 +87,10 @@ def block_null(
         draws = sum(psi(_rest(c, piece, gap), s, epsilon) for c, s in zip(columns, sums, strict=True))
         scale = piece * block_rows / rows
     else:
-        joined = max(1, rows // (piece * block_rows))
+        whole = rows // (piece * block_rows)
+        joined = max(1, min(whole, 10 * round(blocks / piece)))  # beyond, the reference's error is all there is
         draws = _resampled(sums, joined, round(blocks / piece), epsilon, rng)
-        scale = joined * piece * block_rows / rows
+        scale = joined * piece * block_rows / rows if joined >= whole else 1.0
     values = np.maximum(draws / len(columns) * scale, _TINY)
     pieces = blocks / length
     logs = np.log(values)
@@ -123,12 +124,11 @@ def _resampled(
     sums: Sequence[Counts], joined: int, reference_pieces: int, epsilon: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Draw windows of ``joined`` pieces and references of as many as there are: both carry their sampling error."""
-    even = np.full(len(sums[0]), 1.0 / len(sums[0]))
-    window = rng.multinomial(joined, even, size=DRAWS)
-    reference = rng.multinomial(reference_pieces, even, size=DRAWS)
+    window = rng.integers(len(sums[0]), size=(DRAWS, joined))
+    reference = rng.integers(len(sums[0]), size=(DRAWS, reference_pieces))
     total = np.zeros(DRAWS)
     for counts in sums:
-        total += psi(reference @ counts, window @ counts, epsilon)
+        total += psi(counts[reference].sum(axis=1), counts[window].sum(axis=1), epsilon)
     return total
 
 

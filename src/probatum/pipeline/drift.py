@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ import polars as pl
 from probatum.core.canonical import canonical_json, parse_json
 from probatum.core.clock import NS_PER_DAY, NS_PER_HOUR, format_utc, parse_utc
 from probatum.core.errors import DataError, IntegrityError, ParameterError
-from probatum.core.verdict import Provenance
+from probatum.core.verdict import Provenance, Verdict
 from probatum.features.labels import parse_target
 from probatum.features.samples import Samples, build_samples
 from probatum.market.dataset import Dataset
@@ -31,9 +31,9 @@ from probatum.monitoring.psi import SCORE
 from probatum.monitoring.windows import count_window
 from probatum.pipeline.evidence import prove
 from probatum.pipeline.gate import load_artifact
-from probatum.pipeline.page import Section, Text, page
+from probatum.pipeline.page import Section, Table, Text, page
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
-from probatum.pipeline.report import checks_table, distribution_chart, psi_chart
+from probatum.pipeline.report import distribution_chart, psi_chart
 from probatum.pipeline.summary import provenance_banner
 from probatum.rollout.criteria import ALPHA, DRIFT_CRITERIA, Check
 
@@ -43,6 +43,17 @@ ROLLING = "7d"
 SEED_THRESHOLDS = {"stable": 0.1, "warning": 0.2, "critical": 0.3}
 _UNITS = {"h": NS_PER_HOUR, "d": NS_PER_DAY}
 _PREFIX = "f_"
+_TABLE = (
+    "column",
+    "PSI",
+    "bound",
+    "unchanged, mean",
+    "critical",
+    "p-value",
+    "verdict",
+    "",
+    "why, and what would settle it",
+)
 
 
 def span_ns(window: str) -> int | None:
@@ -178,7 +189,7 @@ def _figures(inputs: Mapping[str, Any], artifact: Artifact, frame: pl.DataFrame)
     start, end = int(frame["ts"][0]), int(frame["ts"][-1])
     found = {
         **msgspec.to_builtins(report),
-        "checks": [msgspec.to_builtins(_as_check(check, report.rows)) for check in report.checks],
+        "checks": msgspec.to_builtins(list(checks_of(report))),
         "timestamp": format_utc(end),
         "overall_psi": report.overall.psi,
         "max_psi": report.largest.check.psi,
@@ -204,9 +215,22 @@ def seed_status(report: DriftReport) -> str:
     return next((word for word in ("stable", "warning") if report.overall.psi < limits[word]), "critical")
 
 
-def _as_check(check: DriftCheck, n: int) -> Check:
+def checks_of(report: DriftReport) -> Iterator[Check]:
+    """Yield what the verdict rests on: overall, then of the enforced features the worst (by verdict, then PSI); then the score."""
+    yield _as_check("psi_overall", report.overall, report.rows)
+    features = [feature.check for feature in report.features if feature.check.enforced]
+    order = list(Verdict)
+    if features:
+        worst = max(features, key=lambda check: (order.index(check.verdict), check.psi or 0.0))
+        yield _as_check("psi_feature", worst, report.rows, worst.name)
+    if report.score is not None:
+        yield _as_check("psi_score", report.score.check, report.rows)
+
+
+def _as_check(name: str, check: DriftCheck, n: int, about: str = "") -> Check:
+    reason = f"{about}: {check.reason}" if about and check.reason else check.reason
     return Check(
-        name=f"psi_{check.name}" if check.name in ("overall", SCORE) else f"psi_feature:{check.name}",
+        name=name,
         value=check.psi,
         bound=check.bound,
         lower=None,
@@ -214,7 +238,7 @@ def _as_check(check: DriftCheck, n: int) -> Check:
         n=n,
         verdict=check.verdict,
         enforced=check.enforced,
-        reason=check.reason,
+        reason=reason,
         settle=check.settle,
     )
 
@@ -239,9 +263,20 @@ def drift_page(record: Record) -> str:
 
 
 def drift_html(title: str, subtitle: str, found: Mapping[str, Any], banner: str = "") -> str:
-    """Return the page of a report given as plain data: the fields of DriftReport, and ``checks`` where there are any."""
+    """Return the page of a report given as plain data: the fields of DriftReport."""
     score = [found["score"]] if found.get("score") else []
+    columns = [*found["features"], *score]
     rows = f"{found['rows']:,} rows against {found['reference_rows']:,} of the training window"
-    judged = (Text(f"{found['verdict']}: {rows}."), psi_chart(found["features"]), checks_table("Checks", found))
-    charts = tuple(distribution_chart(column) for column in [*found["features"], *score])
+    judged = (Text(f"{found['verdict']}: {rows}."), psi_chart(found["features"]), _table([found["overall"], *columns]))
+    charts = tuple(distribution_chart(column) for column in columns)
     return page(title, [Section("Verdict", judged), Section("Then and now", charts)], subtitle=subtitle, banner=banner)
+
+
+def _table(columns: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for column in columns:
+        check = column.get("check", column)
+        shown = tuple(check[key] for key in ("name", "psi", "bound", "expected", "critical", "p_value", "verdict"))
+        why = f"{check['reason']}. Would settle it: {check['settle']}." if check["reason"] else None
+        rows.append((*shown, "enforced" if check["enforced"] else "shown only", why))
+    return Table("", _TABLE, tuple(rows))
