@@ -64,14 +64,14 @@ def engine(
     from probatum.services.auth import read_tokens
     from probatum.services.engine.predict import Limits
     from probatum.services.engine.server import Engine, EngineSettings
+    from probatum.services.fleet import bind, url_of
 
-    settings = EngineSettings(
-        model=model, host=host, port=port, workers=workers, limits=Limits(age_max_ns=round(as_of_age_s * NS_PER_S))
-    )
+    settings = EngineSettings(model=model, workers=workers, limits=Limits(age_max_ns=round(as_of_age_s * NS_PER_S)))
     load = file_source(artifact, model) if artifact else workspace_source(workspace)
     server = Engine(settings, load, read_tokens(tokens), SystemClock())
-    click.echo(f"engine serves {server.version} {server.digest[:12]} on {server.url}", err=True)
-    sys.exit(server.run())
+    sock = bind(host, port)
+    click.echo(f"engine serves {server.version} {server.digest[:12]} on {url_of(sock)}", err=True)
+    sys.exit(server.run(sock))
 
 
 def workspace_source(root: Path) -> Callable[[str], tuple[str, bytes]]:

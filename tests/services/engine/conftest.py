@@ -43,6 +43,7 @@ from probatum.core.errors import UnknownNameError
 from probatum.services import http
 from probatum.services.auth import Role, Tokens
 from probatum.services.engine.server import Engine, EngineSettings
+from probatum.services.fleet import bind, url_of
 
 folder, model, workers, slow_s, tokens = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
 http.SLOW_S = slow_s
@@ -55,9 +56,10 @@ def load(reference):
     raise UnknownNameError("model", reference, [path.stem for path in folder.glob("*.json")])
 
 roles = {sha256_hex(token.encode()): Role[role.upper()] for token, role in json.loads(tokens).items()}
-engine = Engine(EngineSettings(model=model, port=0, workers=workers), load, Tokens(roles), SystemClock())
-print(engine.url, flush=True)
-sys.exit(engine.run())
+engine = Engine(EngineSettings(model=model, workers=workers), load, Tokens(roles), SystemClock())
+sock = bind("127.0.0.1", 0)
+print(url_of(sock), flush=True)
+sys.exit(engine.run(sock))
 """
 
 
@@ -113,9 +115,7 @@ def application(artifact: Artifact | None = None, **aliases: Artifact) -> Any:
     """Return (app, swapper) of an engine that serves the artifact as champion at NOW_NS."""
     tokens = Tokens({sha256_hex(token.encode()): Role[role.upper()] for token, role in TOKENS.items()})
     known = {"champion": artifact or seed_artifact(), **aliases}
-    engine = Engine(EngineSettings(model="champion", port=0), loader(known), tokens, VirtualClock(NOW_NS))
-    engine.close()
-    return engine.application()
+    return Engine(EngineSettings(model="champion"), loader(known), tokens, VirtualClock(NOW_NS)).application()
 
 
 def call(app: Any, method: str, path: str, body: bytes = b"", **headers: str) -> SimpleNamespace:

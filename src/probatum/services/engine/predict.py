@@ -13,7 +13,7 @@ from probatum.core.errors import ParameterError, ProbatumError
 from probatum.services.engine.decode import Decoder, refuse_duplicates
 from probatum.services.engine.model import Model, ModelFailed
 from probatum.services.engine.schema import BatchReply, PredictReply, PredictRequest, Row
-from probatum.services.http import Answer, RequestError, error_body, refusal
+from probatum.services.http import Answer, RequestError, refusal
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
@@ -143,8 +143,3 @@ def _names_expected(request: PredictRequest) -> int:
     if snapshot is not None:
         count += 6
     return count
-
-
-def internal_error() -> Answer:
-    """Return what a client sees of a mistake of ours; the log has the rest."""
-    return 500, error_body("internal error")

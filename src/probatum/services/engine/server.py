@@ -1,9 +1,10 @@
-"""Run the engine: open the model once, bind, start the workers."""
+"""Run the engine: open the model once, then start the workers."""
 
 from __future__ import annotations
 
 import logging
 import signal
+from functools import partial
 from socket import socket
 
 import msgspec
@@ -15,7 +16,7 @@ from probatum.services.engine.app import EngineApp
 from probatum.services.engine.model import Model
 from probatum.services.engine.predict import Limits, Predictor
 from probatum.services.engine.swap import PREVIOUS, Control, LoadArtifact, Swapper, open_model
-from probatum.services.fleet import Supervisor, bind, serve, url_of
+from probatum.services.fleet import Supervisor, serve
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry, new_pages
 
@@ -25,11 +26,9 @@ _log = logging.getLogger("probatum.engine")
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """Declare where the engine listens, with how many processes, and which model it serves."""
+    """Declare which model is served (an alias, name or digest), by how many processes, and how old its inputs may be."""
 
     model: str
-    host: str = "127.0.0.1"
-    port: int = 4010
     workers: int = 1
     limits: Limits = Limits()
 
@@ -41,8 +40,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
 class Engine:
     """Hold what the workers share; made before the fork.
 
-    Building it opens the model and binds the port, so that a wrong model or a taken port is one message and an exit
-    code, not workers that die. Raises what the loader raises, IntegrityError, UnknownNameError, ParameterError.
+    Building it opens the model, so that a wrong one is one message and an exit code, not workers that die. Raises what
+    the loader raises, IntegrityError and UnknownNameError.
     """
 
     def __init__(self, settings: EngineSettings, load: LoadArtifact, tokens: Tokens, clock: Clock) -> None:
@@ -54,22 +53,14 @@ class Engine:
         self._pages = new_pages(settings.workers)
         self._control = Control(settings.workers)
         self._started_s = clock.now_ns() / NS_PER_S
-        self._sock: socket = bind(settings.host, settings.port)
 
-    @property
-    def url(self) -> str:
-        return url_of(self._sock)
-
-    def run(self) -> int:
-        """Serve until told to stop; return the exit code."""
+    def run(self, sock: socket) -> int:
+        """Serve on a bound socket until told to stop; return the exit code."""
+        work = partial(self._work, sock)
         if self._settings.workers == 1:
-            self._work(0, None)
+            work(0, None)
             return 0
-        return Supervisor(self._settings.workers, self._sock, self._work, self._control.leave).run()
-
-    def close(self) -> None:
-        """Give the port back without serving."""
-        self._sock.close()
+        return Supervisor(self._settings.workers, sock, work, self._control.leave).run()
 
     def application(self, worker: int = 0) -> tuple[EngineApp, Swapper]:
         """Build one worker's application."""
@@ -83,7 +74,7 @@ class Engine:
         swapper = Swapper(predictor, self._load, registry, self._control, worker, self._settings.model)
         return EngineApp(predictor, registry, swapper, self._tokens), swapper
 
-    def _work(self, worker: int, orphan_fd: int | None) -> None:
+    def _work(self, sock: socket, worker: int, orphan_fd: int | None) -> None:
         app, swapper = self.application(worker)
 
         async def first() -> None:
@@ -91,7 +82,7 @@ class Engine:
             await swapper.follow()
 
         hooks = {signal.SIGHUP: swapper.reload, signal.SIGUSR1: swapper.follow}
-        serve(app, self._sock, first, hooks, orphan_fd=orphan_fd)
+        serve(app, sock, first, hooks, orphan_fd=orphan_fd)
 
     def _read_previous(self) -> tuple[str, str, bytes] | None:
         """Return the model to go back to, if there is a usable one; the model to serve does not depend on it."""
