@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from probatum.features.jit import entry, jit
+from probatum.features.jit import lean
 from probatum.market.events import BAR, QUOTE, TIMER, TRADE
 
 Array = NDArray[np.float64]
@@ -80,7 +80,7 @@ def new_state(code: int, *, spread: bool, volume: bool, sizes: bool, tick_size: 
     return state
 
 
-@jit
+@lean
 def _push(s: Array, base: int, x: float) -> None:
     pos = int(s[base + _POS])
     if s[base + _COUNT] == 0.0:
@@ -100,12 +100,12 @@ def _push(s: Array, base: int, x: float) -> None:
     s[base + _POS] = 0.0 if pos == _DAY else float(pos)
 
 
-@jit
+@lean
 def _back(s: Array, base: int, age: int) -> float:
     return float(s[base + _RING + _DAY + int(s[base + _POS]) - 1 - age])
 
 
-@jit
+@lean
 def _resum(s: Array, base: int) -> None:
     count = int(s[base + _COUNT])
     end = base + _RING + _DAY + int(s[base + _POS])
@@ -128,19 +128,19 @@ def _resum(s: Array, base: int) -> None:
     s[base + _SUM_SQ] = (b0 + b1) + (b2 + b3)
 
 
-@jit
+@lean
 def _mean(s: Array, base: int) -> float:
     return float(s[base + _ANCHOR] + s[base + _SUM] / s[base + _COUNT])
 
 
-@jit
+@lean
 def _sd(s: Array, base: int) -> float:
     n, total = s[base + _COUNT], s[base + _SUM]
     variance = (s[base + _SUM_SQ] - total * total / n) / (n - 1.0)
     return math.sqrt(variance) if variance > 0.0 else 0.0
 
 
-@jit
+@lean
 def _tail(s: Array, base: int, k: int) -> tuple[float, float]:
     """Return mean and sample standard deviation of the last k values, in two passes."""
     end = base + _RING + _DAY + int(s[base + _POS])
@@ -155,7 +155,7 @@ def _tail(s: Array, base: int, k: int) -> tuple[float, float]:
     return mean, math.sqrt(squares / (k - 1))
 
 
-@jit
+@lean
 def _search(s: Array, first: int, count: int, x: float) -> int:
     low, high = 0, count
     while low < high:
@@ -167,7 +167,7 @@ def _search(s: Array, first: int, count: int, x: float) -> int:
     return first + low
 
 
-@jit
+@lean
 def _push_sorted(s: Array, base: int, x: float) -> None:
     pos, count, first = int(s[base + _POS]), int(s[base + _COUNT]), base + _SORTED
     if count == _DAY:
@@ -184,20 +184,20 @@ def _push_sorted(s: Array, base: int, x: float) -> None:
     s[base + _POS] = float((pos + 1) % _DAY)
 
 
-@jit
+@lean
 def _median(s: Array, base: int) -> float:
     count, first = int(s[base + _COUNT]), base + _SORTED
     return float(0.5 * (s[first + (count - 1) // 2] + s[first + count // 2]))
 
 
-@jit
+@lean
 def _wilder(average: float, change: float, number: int) -> float:
     """Move one of Wilder's averages by the change with this number since its start; the first 14 are a plain mean."""
     gain = max(change, 0.0) * _ALPHA
     return average + gain if number <= 14 else average * (1.0 - _ALPHA) + gain
 
 
-@jit
+@lean
 def _refresh(s: Array) -> None:
     """Compute every running value anew from its window."""
     _resum(s, _MIDS)
@@ -214,7 +214,7 @@ def _refresh(s: Array) -> None:
     s[_UP], s[_DOWN] = up, down
 
 
-@jit
+@lean
 def _close_minute(s: Array, minute: int, volume: float) -> None:
     mid = s[_MID]
     s[_SINCE] += 1.0
@@ -239,7 +239,7 @@ def _close_minute(s: Array, minute: int, volume: float) -> None:
         _refresh(s)
 
 
-@jit
+@lean
 def _close_until(s: Array, minute: int) -> None:
     """Close every minute before this one: the running one with what it saw, the silent ones with what is carried."""
     if s[_LAST] < -1.0:
@@ -260,7 +260,7 @@ def _close_until(s: Array, minute: int) -> None:
         s[_VOLUME] = 0.0
 
 
-@jit
+@lean
 def _advance_minutes(s: Array, ts: int, kind: int, a: float, b: float, c: float) -> int:
     if kind == BAR:
         minute = (ts - 1) // _NS_PER_MINUTE
@@ -287,7 +287,7 @@ def _advance_minutes(s: Array, ts: int, kind: int, a: float, b: float, c: float)
     return NOT_READY
 
 
-@jit
+@lean
 def _order_flow(s: Array, bid: float, ask: float, bid_size: float, ask_size: float) -> float:
     """Return e_n of Cont, Kukanov and Stoikov (2014): what this quote added to the bid less what it added to the ask."""
     flow = 0.0
@@ -302,7 +302,7 @@ def _order_flow(s: Array, bid: float, ask: float, bid_size: float, ask_size: flo
     return flow
 
 
-@jit
+@lean
 def _roll_seconds(s: Array, second: int) -> None:
     last = int(s[_SECOND])
     for k in range(max(last + 1, second - 63), second + 1):
@@ -311,7 +311,7 @@ def _roll_seconds(s: Array, second: int) -> None:
     s[_SECOND] = float(second)
 
 
-@jit
+@lean
 def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
     second = (ts - 1) // _NS_PER_S
     if second > s[_SECOND]:
@@ -337,7 +337,7 @@ def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d:
     return NOT_READY
 
 
-@jit
+@lean
 def _valid(kind: int, a: float, b: float, c: float, d: float, sized: bool) -> bool:
     """Say whether an event's values are possible. It takes no array: counting references to one would cost more."""
     if kind == TIMER:
@@ -350,7 +350,7 @@ def _valid(kind: int, a: float, b: float, c: float, d: float, sized: bool) -> bo
     return kind == TRADE and 0.0 < a < math.inf and 0.0 <= b < math.inf and -1.0 <= c <= 1.0
 
 
-@jit
+@lean
 def advance(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
     """Move the state by one event; answers REFUSED_TIME or REFUSED_VALUE, and changes nothing, for an impossible one."""
     now = float(ts)
@@ -365,13 +365,13 @@ def advance(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float
     return code
 
 
-@jit
+@lean
 def _rsi(s: Array) -> float:
     total = s[_UP] + s[_DOWN]
     return float(100.0 * s[_UP] / total) if total > 0.0 else 50.0
 
 
-@jit
+@lean
 def _evaluate_b0(s: Array, out: Array) -> bool:
     if s[_SINCE] < 15.0:
         return False
@@ -384,7 +384,7 @@ def _evaluate_b0(s: Array, out: Array) -> bool:
     return True
 
 
-@jit
+@lean
 def _evaluate_v181(s: Array, out: Array) -> bool:
     if s[_SINCE] < 15.0 or s[_MIDS + _COUNT] < _HALF_WARM:
         return False
@@ -399,7 +399,7 @@ def _evaluate_v181(s: Array, out: Array) -> bool:
     return True
 
 
-@jit
+@lean
 def _evaluate_robust(s: Array, out: Array) -> bool:
     if s[_SINCE] < 61.0 or s[_RETURNS + _COUNT] < _HALF_WARM:
         return False
@@ -432,13 +432,13 @@ def _evaluate_robust(s: Array, out: Array) -> bool:
     return True
 
 
-@jit
+@lean
 def _ratio(x: float, y: float) -> float:
     """Return (x − y)/(x + y), 0 where both are 0."""
     return (x - y) / (x + y) if x + y > 0.0 else 0.0
 
 
-@jit
+@lean
 def _evaluate_book(s: Array, out: Array) -> bool:
     second = int(s[_SECOND])
     if s[_START] < 0.0 or second - s[_START] < 60.0:
@@ -465,7 +465,7 @@ def _evaluate_book(s: Array, out: Array) -> bool:
     return True
 
 
-@jit
+@lean
 def evaluate(s: Array, out: Array) -> bool:
     """Read the full vector off the state: True where every column that is needed has its history, else all NaN."""
     if s[_SET] == BOOK:
@@ -483,7 +483,7 @@ def evaluate(s: Array, out: Array) -> bool:
     return ready
 
 
-@entry
+@lean
 def step(s: Array, out: Array, ts: int, kind: int, a: float, b: float, c: float, d: float) -> int:
     """Move the state by one event and write its vector; answers NOT_READY, READY, REFUSED_TIME or REFUSED_VALUE."""
     code = advance(s, ts, kind, a, b, c, d)
@@ -492,7 +492,7 @@ def step(s: Array, out: Array, ts: int, kind: int, a: float, b: float, c: float,
     return READY if evaluate(s, out) else NOT_READY
 
 
-@entry
+@lean
 def fold(
     s: Array,
     scratch: Array,
