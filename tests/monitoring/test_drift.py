@@ -147,7 +147,7 @@ def test_duplicates_and_score_are_shown_and_not_enforced() -> None:
     assert report.features[1].check.verdict is Verdict.FAIL
     assert report.score is not None
     assert report.score.check.verdict is Verdict.FAIL
-    assert [check.enforced for check in report.checks] == [True, True, False, False]
+    assert [feature.check.enforced for feature in (*report.features, report.score)] == [True, False, False]
 
 
 def test_only_constant_columns_are_an_error() -> None:

@@ -102,12 +102,6 @@ class DriftReport(msgspec.Struct, frozen=True):
         """Return the feature that moved most."""
         return max(self.features, key=lambda feature: feature.check.psi or 0.0)
 
-    @property
-    def checks(self) -> tuple[DriftCheck, ...]:
-        """Return overall, then every feature, then the score."""
-        score = () if self.score is None else (self.score.check,)
-        return (self.overall, *(feature.check for feature in self.features), *score)
-
 
 def assess_drift(
     reference: Mapping[str, ReferenceBins], window: WindowCounts, settings: DriftSettings | None = None
