@@ -28,6 +28,11 @@ class FeatureFrame:
         return int(self.ts.shape[0])
 
 
+def kind_of_rows(events: Events) -> int:
+    """Return which events a row is made at: timers where there are any, else bars."""
+    return TIMER if bool((events.kind == TIMER).any()) else BAR
+
+
 def fold(
     feature_set: FeatureSet,
     events: Events,
@@ -48,7 +53,7 @@ def fold(
         )
     else:
         array, scratch = state.arrays
-    row_kind = -1 if every_event else TIMER if bool((events.kind == TIMER).any()) else BAR
+    row_kind = -1 if every_event else kind_of_rows(events)
     chosen = slice(None) if every_event else events.kind == row_kind
     ts = events.ts[chosen].copy()
     out = np.empty((ts.shape[0], len(feature_set.features)))

@@ -229,7 +229,7 @@ def _close_minute(s: Array, minute: int, volume: float) -> None:
         if s[_NEED_VOLUME] and volume >= 0.0:
             _push(s, _VOLUMES, math.log1p(volume))
         if s[_NEED_SPREAD] and s[_SPREAD] >= 0.0:
-            _push_sorted(s, _SPREADS, s[_SPREAD])
+            _push_sorted(s, _SPREADS, s[_SPREAD] / mid)
     s[_VOL1M] = volume
     s[_CLOSE] = mid
     s[_LAST] = float(minute)
@@ -415,13 +415,13 @@ def _evaluate_robust(s: Array, out: Array) -> bool:
     out[0] = ret1 / rv60
     out[1] = math.log(s[_CLOSE] / _back(s, _MIDS, 5)) / (rv60 * math.sqrt(5.0))
     out[2] = (_rsi(s) - 50.0) / 30.0
-    out[3] = (s[_MID] - mean) / (sd + _EPSILON)
+    out[3] = (s[_MID] - mean) / (sd + _EPSILON * s[_MID])
     out[4] = math.nan
     if s[_NEED_VOLUME]:
         out[4] = (math.log1p(s[_VOL1M]) - _mean(s, _VOLUMES)) / (_sd(s, _VOLUMES) + _EPSILON)
     out[5] = math.nan
     if s[_NEED_SPREAD]:
-        out[5] = math.log((s[_SPREAD] + _EPSILON) / (_median(s, _SPREADS) + _EPSILON))
+        out[5] = math.log((s[_SPREAD] / s[_MID] + _EPSILON) / (_median(s, _SPREADS) + _EPSILON))
     out[6] = math.log(rv10 / rv60)
     out[7] = math.log(rv60 / rv1440)
     out[8] = math.log(rv10 / rv1440)

@@ -3,7 +3,8 @@
 Rules that hold for every set. Minute k covers (k·60 s, (k+1)·60 s]. One-minute values use closed minutes only; ``mid`` and
 ``spread`` are those in force. On bars, mid = close. Up to five silent minutes carry mid and spread forward with no volume; a
 longer silence is a break: no return spans it, and the short windows start again. μ and σ are mean and sample standard
-deviation over closed minutes, rv_k is σ of the last k one-minute log returns, c_j is the close j minutes before the last.
+deviation over closed minutes, rv_k is σ of the last k one-minute log returns plus 1e-8 (a flat market is no division by
+zero), c_j is the close j minutes before the last. A window spans breaks; only returns and RSI do not.
 """
 
 from __future__ import annotations
@@ -124,9 +125,13 @@ _ROBUST = FeatureSet(
         Feature("ret1_rv60", "log(c_0/c_1)/rv60"),
         Feature("ret5_rv60", "log(c_0/c_5)/(rv60·√5)"),
         _RSI14_Z,
-        Feature("zscore_mid_1h", "(mid − μ1h)/(σ1h + 1e-8), the last 60 closed minutes"),
+        Feature("zscore_mid_1h", "(mid − μ1h)/(σ1h + 1e-8·mid), the last 60 closed minutes"),
         Feature("vol_rel_24h", "(log(1 + vol1m) − its 24 h mean)/(its 24 h σ + 1e-8)", ("volume",)),
-        Feature("spread_rel_24h", "log(spread/median spread of the last 1,440 closed minutes)", ("spread",)),
+        Feature(
+            "spread_rel_24h",
+            "log((r + 1e-8)/(median of r over the last 1,440 closed minutes + 1e-8)), r = spread/mid",
+            ("spread",),
+        ),
         Feature("log_rv10_rv60", "log(rv10/rv60)"),
         Feature("log_rv60_rv1440", "log(rv60/rv1440)"),
         Feature("log_rv10_rv1440", "log(rv10/rv1440)"),
