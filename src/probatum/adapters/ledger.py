@@ -62,16 +62,17 @@ class SqliteLedger:
             connection.execute("COMMIT")
             return record
 
-    def records(self, *, kind: str | None = None, subject: str | None = None) -> Iterator[Record]:
+    def records(self, *, kind: str | None = None, subject: str | None = None, after: int = 0) -> Iterator[Record]:
         """Yield records in order, each checked against its hash. A ledger that is not there yet holds none."""
         wanted = {"kind": kind, "subject": subject}
         filters = [f"{name} = ?" for name, value in wanted.items() if value is not None]
-        where = f" WHERE {' AND '.join(filters)}" if filters else ""
+        where = " AND ".join(["seq > ?", *filters])
         with self._translated("not read"), self._open_to_read() as connection:
-            if connection and not filters:
+            if connection and not filters and not after:
                 self._check_pages(connection)
-            query = f"SELECT {', '.join(COLUMNS)} FROM records{where} ORDER BY seq"
-            for row in connection.execute(query, [v for v in wanted.values() if v is not None]) if connection else ():
+            query = f"SELECT {', '.join(COLUMNS)} FROM records WHERE {where} ORDER BY seq"
+            values = [after, *(value for value in wanted.values() if value is not None)]
+            for row in connection.execute(query, values) if connection else ():
                 yield self._record(row)
 
     def head(self) -> str:

@@ -55,6 +55,7 @@ KINDS: dict[str, EvidenceKind] = {
         judges=True,
     ),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
+    "rollout_event": EvidenceKind("probatum.pipeline.rollout:figures", "rollout_event.json"),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
 }
 
@@ -66,6 +67,8 @@ BLOB_KINDS: dict[str, str] = {
     "metrics": "txt",
     "quarantine": "parquet",
     "counts": "json",
+    "rollout_plan": "json",
+    "decisions": "parquet",
 }
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
 

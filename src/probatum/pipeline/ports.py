@@ -37,8 +37,8 @@ class Ledger(Protocol):
         """Append one record in one transaction and return it with its place in the chain."""
         ...
 
-    def records(self, *, kind: str | None = None, subject: str | None = None) -> Iterator[Record]:
-        """Yield records in order."""
+    def records(self, *, kind: str | None = None, subject: str | None = None, after: int = 0) -> Iterator[Record]:
+        """Yield records in order, those beyond number ``after``."""
         ...
 
     def head(self) -> str:

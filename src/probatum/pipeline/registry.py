@@ -73,16 +73,17 @@ def resolve(records: Iterable[Record], reference: str) -> str:
     raise UnknownNameError("model", reference, {*where, *(version.name for version in found)})
 
 
-def move_alias(ledger: Ledger, sources: Sources, alias: str, digest: str) -> Record:
+def move_alias(ledger: Ledger, sources: Sources, alias: str, digest: str, *, because: str = "") -> Record:
     """Point an alias at an artifact in one append; when ``champion`` moves, ``previous`` takes what it pointed at.
 
+    ``because`` is the hash of the record that asked for it, where one did.
     Raises UnknownNameError for another alias, IntegrityError for an artifact that is missing or damaged.
     """
     if alias not in ALIASES:
         raise UnknownNameError("alias", alias, ALIASES)
     artifact = load_artifact(sources, digest)
     before = aliases(ledger.records(kind="alias")).get(alias)
-    inputs = {"alias": alias, "artifact": digest, "before": before}
+    inputs = {"alias": alias, "artifact": digest, "before": before, **({"because": because} if because else {})}
     return prove(
         ledger,
         sources,

@@ -167,30 +167,31 @@ class Refused(msgspec.Struct, frozen=True, tag_field="effect", tag="refused"):
 
 Effect: TypeAlias = SetShare | Record | Tag | MoveAlias | Notify | Refused
 
-_INSTANTS = frozenset({"ts", "not_before", "began", "first_ts", "last_ts", "read_ts"})
+_INSTANTS = frozenset({"ts", "clock_ts", "started_ts", "not_before", "began", "first_ts", "last_ts", "read_ts"})
 
 
 def event_to_record(event: Event) -> dict[str, Any]:
     """Return an event as the ledger keeps it."""
-    record: dict[str, Any] = _map_instants(msgspec.to_builtins(event), format_utc)
+    record: dict[str, Any] = map_instants(msgspec.to_builtins(event), format_utc)
     return record
 
 
 def event_from_record(record: dict[str, Any]) -> Event:
     """Read an event back; the inverse of :func:`event_to_record`."""
-    event: Event = msgspec.convert(_map_instants(record, parse_utc), Event)
+    event: Event = msgspec.convert(map_instants(record, parse_utc), Event)
     return event
 
 
-def _map_instants(value: Any, change: Callable[[Any], Any]) -> Any:
+def map_instants(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return JSON data with every instant in it changed; what a source named itself is left alone."""
     if isinstance(value, dict):
         return {key: _map_item(key, item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_map_instants(item, change) for item in value]
+        return [map_instants(item, change) for item in value]
     return value
 
 
 def _map_item(key: str, item: Any, change: Callable[[Any], Any]) -> Any:
     if key == "raw":  # the source's own names
         return item
-    return change(item) if key in _INSTANTS and item is not None else _map_instants(item, change)
+    return change(item) if key in _INSTANTS and item is not None else map_instants(item, change)
