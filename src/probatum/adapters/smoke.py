@@ -23,7 +23,7 @@ from probatum.pipeline.ports import Progress
 from probatum.pipeline.shadowing import ShadowRun
 from probatum.pipeline.smoke import SmokeRun
 
-WARM_UP_EVENTS = 5_000
+WARM_UP_EVENTS = 4_096  # what the executor takes in one request; a test holds the two together
 SETTLE_S = 10.0
 
 
