@@ -60,8 +60,6 @@ class ExecutorApp:
     ) -> None:
         self._executor, self._registry, self._settings, self._decision_log = executor, registry, settings, log
         self._rejected = registry.counter(metrics.EXECUTOR_REJECTED).inc
-        self._stop = asyncio.Event()
-        self._renewal: asyncio.Task[None] | None = None
         self._posts: dict[str, Callable[[bytes], Any]] = {
             "/predict-with-shadow": self._decide,
             "/executor/predict-with-shadow": self._decide,
@@ -121,14 +119,12 @@ class ExecutorApp:
         return _encode(self._executor.take_events(request.symbol, request.events))
 
     def _health(self) -> tuple[int, bytes, bytes]:
-        executor = self._executor
-        body = {
-            "ok": True,
-            "service": "executor",
-            "mode": executor.lease.document.mode,
-            "share": executor.lease.share(),
-        }
-        return 200, _encode(body), b"application/json"
+        return 200, _encode({"ok": True, "service": "executor", **self._rollout()}), b"application/json"
+
+    def _rollout(self) -> dict[str, Any]:
+        """Return what is applied: by its sequence the controller sees that its document has arrived."""
+        document, share = self._executor.lease.read()
+        return {"mode": document.mode, "share": share, "sequence": document.sequence}
 
     def shadow_metrics(self) -> dict[str, Any]:
         """Return the seed's fields, then the counts behind them; ``total_predictions`` = attempts + pending."""
@@ -152,20 +148,18 @@ class ExecutorApp:
             },
             "slower_than_ms": dict(zip(map(str, SLOW_BOUNDS_MS), counts.slow, strict=True)),
             "breaker": _breaker(shadow.caller.breaker),
-            "rollout": {"mode": self._executor.lease.document.mode, "share": self._executor.lease.share()},
+            "rollout": self._rollout(),
             "log": None if self._decision_log is None else _log_counts(self._decision_log),
             "counts": counts.to_dict(),
         }
 
     async def start(self) -> None:
         """Read the rollout document once and begin to renew its lease."""
-        lease = self._executor.lease
-        lease.renew()
-        self._renewal = asyncio.get_running_loop().create_task(lease.keep(self._stop))
+        self._executor.lease.start()
 
     async def stop(self) -> None:
         """Finish every pending comparison, then write the log out."""
-        self._stop.set()
+        self._executor.lease.stop()
         await self._executor.shadow.drain()
         if self._decision_log:
             await asyncio.get_running_loop().run_in_executor(None, self._decision_log.close)
@@ -183,9 +177,15 @@ class _DerivedCounters:
         self._trips = {name: registry.counter(metrics.BREAKER_TRIPS, name).inc for name in self._breakers}
         self._rows = {name: registry.counter(metrics.DECISION_LOG_ROWS, name).inc for name in _LOG_STATES if log}
         self._seen: dict[str, int] = {}
+        self._lease = executor.lease
+        self._sequence = registry.gauge(metrics.ROLLOUT_SEQUENCE).set
+        self._share = registry.gauge(metrics.ROLLOUT_SHARE).set
         registry.before_expose(self._derive)
 
     def _derive(self) -> None:
+        document, share = self._lease.read()
+        self._sequence(document.sequence)
+        self._share(share)
         for name, breaker in self._breakers.items():
             self._open[name](float(breaker.state is not State.CLOSED))
             self._trips[name](self._new(name, breaker.trips))

@@ -102,7 +102,7 @@ class Executor:
         """Return the decision; it waits for nobody but the champion (gated) or the challenger (observe, ``await``)."""
         start_ns = self._now_ns()
         row = self._row(request, start_ns)
-        document, share = self.lease.document, self.lease.share()
+        document, share = self.lease.read()
         mode = document.mode
         if mode is Mode.GATED:
             await self._ask_champion(row, document, share, start_ns)

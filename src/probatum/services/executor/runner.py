@@ -141,7 +141,7 @@ class ShadowRunner:
         self._is_awake = False  # before the inbox is emptied, so that no row can slip in between unseen
         while self._inbox:
             row = self._inbox.popleft()
-            document, share = self._lease.document, self._lease.share()
+            document, share = self._lease.read()
             if document.mode is not Mode.OFF and is_in_share(row.decision_id, share, document.plan):
                 self._shadow.mirror(row)
             else:
@@ -153,6 +153,8 @@ class ShadowRunner:
         self._loop.close()
 
     async def _serve(self) -> None:
-        await self._lease.keep(self._stop)
+        self._lease.start()
+        await self._stop.wait()
+        self._lease.stop()
         self._take()
         await self._shadow.drain()

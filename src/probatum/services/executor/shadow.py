@@ -22,7 +22,8 @@ MIRROR_TIMEOUT_MS = 250
 
 
 class ShadowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Declare the times and bounds of shadow calls; a row waits at most ``batch_ms`` for company before it is sent."""
+    """Declare the times and bounds of shadow calls; a row waits ``batch_ms`` for company, and then at most half as
+    long again for a request on whose wake-up its batch can ride."""
 
     await_ms: int = AWAIT_BUDGET_MS
     mirror_ms: int = MIRROR_TIMEOUT_MS
@@ -123,9 +124,9 @@ class Shadow:
         self.caller.client.close()
 
     def _arm(self, now_ns: int) -> None:
-        self._due_ns = now_ns + self._batch_ns
-        self._ride_ns = now_ns + self._batch_ns // 2
-        self._timer = asyncio.get_running_loop().call_later(self._batch_ns / NS_PER_S, self._flush)
+        self._ride_ns = now_ns + self._batch_ns
+        self._due_ns = self._ride_ns + self._batch_ns // 2
+        self._timer = asyncio.get_running_loop().call_later((self._due_ns - now_ns) / NS_PER_S, self._flush)
 
     def _flush(self) -> None:
         if self._timer is not None:
