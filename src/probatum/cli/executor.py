@@ -111,6 +111,7 @@ def build(
 
     from probatum.adapters.decision_log import ParquetDecisionLog
     from probatum.core.clock import NS_PER_S, SystemClock
+    from probatum.core.verdict import Provenance
     from probatum.features.sets import get_feature_set
     from probatum.features.state import FeatureState
     from probatum.models.artifact import FeatureSpec
@@ -122,6 +123,7 @@ def build(
     from probatum.services.executor.caller import Caller
     from probatum.services.executor.client import EngineClient
     from probatum.services.executor.decide import Executor, ExecutorSettings
+    from probatum.services.executor.run import RunMeter
     from probatum.services.executor.shadow import NoLog, Shadow, ShadowSettings
     from probatum.services.telemetry import metrics
     from probatum.services.telemetry.registry import Registry
@@ -146,13 +148,9 @@ def build(
             EngineClient(url, connections_max=connections_max), served.fingerprint, Breaker(settings.breaker), now_ns
         )
 
-    shadow = Shadow(
-        caller(engine, 64 if delivery == "await" else 4),
-        settings,
-        now_ns,
-        NoLog() if decision_log is None else decision_log,
-        registry,
-    )
+    # What comes in over HTTP may come from anywhere: no feed vouches for it.
+    meter = RunMeter(NoLog() if decision_log is None else decision_log, registry, Provenance.SYNTHETIC)
+    shadow = Shadow(caller(engine, 64 if delivery == "await" else 4), settings, now_ns, meter, registry)
     app = Executor(
         served,
         get_baseline(baseline or target),
@@ -166,6 +164,7 @@ def build(
         champion=caller(champion, 64) if champion else None,
         new_state=new_state,
     )
+    meter.follow(lambda: app.lease.read()[0])
     timeout_ms = settings.await_ms if delivery == "await" else settings.mirror_ms
     shown = {
         "ml_engine_url": engine,

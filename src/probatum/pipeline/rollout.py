@@ -97,6 +97,11 @@ class Rollout:
         """Return the weakest class seen so far; before any measurement, that of the model's own data."""
         return self.state.provenance or load_artifact(self.sources, self.plan.model).data.provenance
 
+    @property
+    def run(self) -> str:
+        """Return the name under which executors count for the present attempt."""
+        return f"{self.name}#{self.state.attempt}"
+
     def refresh(self) -> list[str]:
         """Follow what was appended since, and return the hashes of the records followed."""
         followed = []
@@ -207,10 +212,10 @@ def carry_out(rollout: Rollout, handler: Effects) -> None:
                 handler.notify(rollout, text)
 
 
-def document(plan: Plan, percent: int) -> RolloutDocument:
-    """Return what executors are told at a share."""
+def document(plan: Plan, percent: int, run: str) -> RolloutDocument:
+    """Return what executors are told at a share, and the name of the attempt that they count for."""
     return RolloutDocument(
-        mode=plan.mode, share=percent / 100.0, plan=plan.digest, challenger=plan.model, champion=plan.champion
+        mode=plan.mode, share=percent / 100.0, plan=plan.digest, challenger=plan.model, champion=plan.champion, run=run
     )
 
 
@@ -231,7 +236,7 @@ class LedgerEffects:
         self._publish, self._prove_run, self._tag_source, self._tell = publish, prove_run, tag_source, tell
 
     def set_share(self, rollout: Rollout, percent: int) -> None:
-        self._publish(document(rollout.plan, percent))
+        self._publish(document(rollout.plan, percent, rollout.run))
 
     def record(self, rollout: Rollout, effect: Record) -> None:
         self._prove_run(rollout, effect)

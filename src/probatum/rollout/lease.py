@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,9 +18,11 @@ LEASE_NS = 500 * NS_PER_MS
 class RolloutDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hold one version of what executors may do.
 
+    ``sequence`` is its record's number in the ledger: it only grows, and an executor shows the one it applied.
     ``share`` is the fraction of decisions mirrored (observe), or of sticky units that the champion answers (gated).
-    ``drift_ok`` is false while drift forbids the champion. ``plan`` salts the share's hash. The digests name the models
-    that the document speaks of; None: whichever the engine serves.
+    ``drift_ok`` is false while drift forbids the champion. ``plan`` salts the share's hash, ``run`` names the attempt under
+    which executors count for the rollout ("": they do not). The digests name the models that the document speaks of; None:
+    whichever the engine serves.
     """
 
     mode: Mode = Mode.OBSERVE
@@ -29,6 +31,8 @@ class RolloutDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: str = ""
     challenger: str | None = None
     champion: str | None = None
+    sequence: int = 0
+    run: str = ""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.share) and 0.0 <= self.share <= 1.0):
@@ -40,6 +44,15 @@ class RolloutSource(Protocol):
 
     def current(self) -> RolloutDocument:
         """Return the present document; any exception means that the lease was not renewed."""
+        ...
+
+
+@runtime_checkable
+class PacedSource(RolloutSource, Protocol):
+    """A source that knows when it is worth reading again."""
+
+    def wait(self) -> None:
+        """Block until the next read is due, well within a lease: on a change, or after a while."""
         ...
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from probatum.core.errors import ParameterError
+from probatum.rollout import series
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -61,7 +62,7 @@ PREDICT_REQUESTS = Metric(
 PREDICT_LATENCY = _latency("ml_predict_latency_ms", "Time to answer a predict request.", ("model_version",))
 MODEL_VERSION = Metric("ml_model_version", "gauge", "1 for the version that is served.", ("version",))
 MODEL_INFO = Metric(
-    "ml_model_info", "gauge", "1 for the model that is served.", ("version", "digest", "alias", "feature_set")
+    series.MODEL, "gauge", "1 for the model that is served.", ("version", "digest", "alias", "feature_set")
 )
 FEATURE_EXTRACTIONS = Metric("ml_feature_extractions_total", "counter", "Vectors computed from market state.")
 PREDICTION_SCORE = Metric("ml_prediction_score", "histogram", "Scores that were served.", (), SCORE)
@@ -94,12 +95,32 @@ CHAMPION_OUTCOMES = Metric(
     "ml_champion_outcomes_total", "counter", "Gated decisions by why the champion did or did not answer.", ("outcome",)
 )
 EXECUTOR_REJECTED = Metric("ml_executor_rejected_total", "counter", "Requests refused with a 4xx, the field named.")
-BREAKER_OPEN = Metric("ml_breaker_open", "gauge", "1 while the breaker lets no ordinary call through, else 0.", ("engine",))
+BREAKER_OPEN = Metric(
+    "ml_breaker_open", "gauge", "1 while the breaker lets no ordinary call through, else 0.", ("engine",)
+)
 BREAKER_TRIPS = Metric("ml_breaker_trips_total", "counter", "Times the breaker opened from closed.", ("engine",))
 DECISION_LOG_ROWS = Metric(
-    "ml_decision_log_rows_total", "counter", "Decision log rows: offered = written + shed + failed + waiting.", ("state",)
+    "ml_decision_log_rows_total",
+    "counter",
+    "Decision log rows: offered = written + shed + failed + waiting.",
+    ("state",),
 )
+ROLLOUT_SEQUENCE = Metric(
+    "ml_rollout_sequence", "gauge", "Ledger number of the rollout document that is applied; 0 before the first."
+)
+ROLLOUT_SHARE = Metric("ml_rollout_share", "gauge", "Share served now; 0 while the lease on the document has lapsed.")
 BASELINE_LATENCY = _latency("ml_baseline_latency_ms", "Time to compute the baseline.")
+
+# The rollout that the executor follows: what its controller judges.
+_RUN = ("run", "mode", "model", "provenance", "measure")
+ROLLOUT_SAMPLES = Metric(series.SAMPLES, "counter", "Samples of the attempt's decisions, by measure.", _RUN)
+ROLLOUT_BAD = Metric(series.BAD, "counter", "Bad ones among them.", _RUN)
+ROLLOUT_FIRST = Metric(
+    series.FIRST, "gauge", "First decision counted for the attempt, seconds since the epoch.", ("run",)
+)
+ROLLOUT_LAST = Metric(
+    series.LAST, "gauge", "Newest decision counted for the attempt, seconds since the epoch.", ("run",)
+)
 
 # Drift.
 PSI_SCORE = Metric(
@@ -107,6 +128,6 @@ PSI_SCORE = Metric(
 )
 
 # The process. A counter is only comparable with itself since the same start.
-PROCESS_START = Metric("process_start_time_seconds", "gauge", "Start of the service, seconds since the epoch.")
+PROCESS_START = Metric(series.START, "gauge", "Start of the service, seconds since the epoch.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
