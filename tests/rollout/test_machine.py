@@ -114,7 +114,7 @@ class Rollout:
 
 
 def make_plan(policy: str = "default", mode: Mode = Mode.OBSERVE, **changes: Any) -> Plan:
-    units = {"units": 8} if mode is Mode.GATED else {}
+    units = {"units": 500} if mode is Mode.GATED else {}
     fields = {"name": "btc", "mode": mode, "policy": shipped_policy(policy), "model": MODEL, **units, **changes}
     return Plan(**fields)
 

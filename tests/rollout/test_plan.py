@@ -90,8 +90,8 @@ def test_description_is_json() -> None:
         ({"model": "abc"}, "model must be an artifact digest"),
         ({"rate_per_s": 0.0}, "rate_per_s must be a finite number > 0"),
         ({"rate_per_s": float("nan")}, "rate_per_s must be a finite number > 0"),
-        ({"mode": Mode.GATED}, "at least 5 sticky units"),
-        ({"mode": Mode.GATED, "units": 4}, "at least 5 sticky units"),
+        ({"mode": Mode.GATED}, "at least 500 sticky units, so that 5 are in the first step of 1 %"),
+        ({"mode": Mode.GATED, "units": 499}, "at least 500 sticky units"),
         ({"mode": Mode.OFF}, "mode must be observe or gated"),
     ],
 )

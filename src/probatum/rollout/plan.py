@@ -15,6 +15,9 @@ from probatum.rollout.choose import Mode
 from probatum.rollout.eprocess import check_rate, n_needed
 from probatum.rollout.measurement import RateCriterion
 
+UNITS_MIN = 5
+"""Sticky units that the first step of an exposure must hold: with fewer, one of them is the whole experiment."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -129,8 +132,15 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise ParameterError("rate_per_s", "a finite number > 0", self.rate_per_s)
         if self.mode is Mode.OFF:
             raise ParameterError("mode", "observe or gated", self.mode.value)
-        if self.mode is Mode.GATED and (self.units is None or self.units < 5):
-            raise ParameterError("units", "at least 5 sticky units for a gated rollout", self.units)
+        if self.mode is Mode.GATED:
+            first = self.ladder.shares_percent[0]
+            needed = ceil(UNITS_MIN * 100 / first)
+            if self.units is None or self.units < needed:
+                raise ParameterError(
+                    "units",
+                    f"at least {needed} sticky units, so that {UNITS_MIN} are in the first step of {first} %",
+                    self.units,
+                )
 
     @property
     def digest(self) -> str:
