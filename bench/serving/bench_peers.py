@@ -235,8 +235,9 @@ def latency_p99_ms(server: Server, port: int, rows: list[str], seconds: int) -> 
     """Return the p99 at 100 requests a second, open loop."""
     requests = [http_post("127.0.0.1", port, server.path, (server.body % row).encode()) for row in rows]
     replies = asyncio.run(open_loop("127.0.0.1", port, requests[: 100 * seconds], rate_per_s=100.0))
-    if any(reply.status != 200 for reply in replies):
-        raise SystemExit(f"{server.name}: a reply failed")
+    failed = sum(reply.status != 200 for reply in replies)
+    if failed:  # a reply that never came counts with the time that was spent waiting for it
+        print(f"\n{server.name}: {failed} of {len(replies)} replies failed at 100 a second", flush=True)
     return sorted(reply.latency_ns for reply in replies)[int(len(replies) * 0.99)] / 1e6
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Statuses of a request that got no HTTP reply.
 TIMED_OUT, CONNECTION_LOST = -1, -2
+TIMER_NS = 1_500_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,7 @@ class _Connection(asyncio.Protocol):
         self.closed = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self.closed = False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -98,6 +99,14 @@ def http_post(host: str, port: int, path: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
+async def _connect(host: str, port: int) -> _Connection:
+    """Return a connection; one that was refused is returned closed, and tried again when it is needed."""
+    connection = _Connection()
+    with suppress(OSError):
+        await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
+    return connection
+
+
 async def open_loop(
     host: str,
     port: int,
@@ -110,33 +119,32 @@ async def open_loop(
 ) -> list[Reply]:
     """Send every request at its own time, ``rate_per_s`` of them a second, and return the replies in order.
 
-    A request that finds all ``connections`` busy waits, and the wait counts in its latency.
+    A request that finds all ``connections`` busy waits, and the wait counts in its latency. Connections are made before
+    the clock starts, as a trading process would have them; one that is lost is made anew at its next request's expense.
     """
     loop = asyncio.get_running_loop()
-    pool: asyncio.Queue[_Connection] = asyncio.Queue()
+    pool: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
     for _ in range(connections):
-        pool.put_nowait(_Connection())
+        pool.put_nowait(await _connect(host, port))
     replies: list[Reply | None] = [None] * len(requests)
     start_ns = time.perf_counter_ns()
 
     async def one(index: int, intended_ns: int, connection: _Connection) -> None:
         status, body = CONNECTION_LOST, b""
-        try:
-            if connection.closed:
-                _, connection = await loop.create_connection(_Connection, host, port)
+        if connection.closed:
+            connection = await _connect(host, port)
+        if not connection.closed:
             status, body = await connection.send(requests[index], timeout_s)
-        except OSError:
-            connection = _Connection()
-        finally:
-            pool.put_nowait(connection)
+        pool.put_nowait(connection)
         replies[index] = Reply(intended_ns, time.perf_counter_ns() - start_ns - intended_ns, status, body)
 
     tasks: list[asyncio.Task[None]] = []
     for index in range(len(requests)):
         intended_ns = int(index * NS_PER_S / rate_per_s)
-        delay_ns = intended_ns - (time.perf_counter_ns() - start_ns)
-        # Sleeping a little early and yielding keeps the schedule; being late shows as latency, which is honest.
-        await asyncio.sleep(max(0.0, delay_ns / NS_PER_S))
+        # Timers of the loop are a millisecond coarse, which would be charged to the server: yield through the last one.
+        await asyncio.sleep(max(0, start_ns + intended_ns - TIMER_NS - time.perf_counter_ns()) / NS_PER_S)
+        while time.perf_counter_ns() - start_ns < intended_ns:
+            await asyncio.sleep(0)
         # Taken here rather than in the task: requests leave in their order, and with one connection arrive in it.
         connection = await pool.get()
         tasks.append(loop.create_task(one(index, intended_ns, connection)))
