@@ -280,10 +280,10 @@ def _digests(plan: Plan, state: State, event: DigestsSeen) -> Step:
 def _observe(plan: Plan, state: State, event: Observed) -> Step:
     state = _read(plan, state, event)
     judgement = judge(plan, state, with_bounds=False)
+    state = _but(state, verdict=judgement.verdict)
     reason = _reason_to_abort(plan, state, event, judgement)
     if reason:
         return _abort(plan, state, reason, judge(plan, state))
-    state = _but(state, verdict=judgement.verdict)
     return _ACTIONS[state.stage](plan, state, judgement) if state.stage in _ACTIONS else (state, ())
 
 
