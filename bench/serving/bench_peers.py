@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/serving/bench_peers.py            # builds bench/.envs/<peer> once, then measures
     .venv/bin/python bench/serving/bench_peers.py --only fastapi kserve --rounds 2
+    .venv/bin/python bench/serving/bench_peers.py --numpy    # the peers get hand-written arithmetic, not scikit-learn
 
 Each peer lives in its own virtual environment (bench/.envs, not committed) and is written as its tutorial writes it
 (bench/serving/peers). wrk sends distinct rows over 16 connections; CPU is that of the server's whole process tree, from
@@ -54,17 +55,17 @@ class Server:
 
 SERVERS = (
     Server("probatum", (), "/ml/predict", '{"features":%s}'),
-    Server("fastapi", ("fastapi", "uvicorn[standard]", "numpy"), "/predict", '{"features":%s}'),
-    Server("kserve", ("kserve",), "/v1/models/m:predict", '{"instances":[%s]}'),
+    Server("fastapi", ("fastapi", "uvicorn[standard]", "numpy", "scikit-learn"), "/predict", '{"features":%s}'),
+    Server("kserve", ("kserve", "scikit-learn"), "/v1/models/m:predict", '{"instances":[%s]}'),
     Server(
         "mlserver",
-        ("mlserver",),
+        ("mlserver", "scikit-learn"),
         "/v2/models/m/infer",
         '{"inputs":[{"name":"x","shape":[1,7],"datatype":"FP64","data":%s}]}',
     ),
-    Server("bentoml", ("bentoml",), "/predict", '{"features":%s}'),
+    Server("bentoml", ("bentoml", "scikit-learn"), "/predict", '{"features":%s}'),
     Server("mlflow", ("mlflow",), "/invocations", '{"inputs":[%s]}'),
-    Server("ray", ("ray[serve]",), "/predict", '{"features":%s}'),
+    Server("ray", ("ray[serve]", "scikit-learn"), "/predict", '{"features":%s}'),
 )
 
 
@@ -247,7 +248,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[server.name for server in SERVERS])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--numpy", action="store_true", help="peers score with numpy instead of scikit-learn")
     arguments = parser.parse_args()
+    os.environ["BENCH_NUMPY"] = "1" if arguments.numpy else "0"
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed (Debian package wrk)")
     servers = [server for server in SERVERS if server.name in {"probatum", *arguments.only}]
