@@ -229,7 +229,7 @@ def _close_minute(s: Array, minute: int, volume: float) -> None:
         if s[_NEED_VOLUME] and volume >= 0.0:
             _push(s, _VOLUMES, math.log1p(volume))
         if s[_NEED_SPREAD] and s[_SPREAD] >= 0.0:
-            _push_sorted(s, _SPREADS, s[_SPREAD] / mid)
+            _push_sorted(s, _SPREADS, s[_SPREAD])
     s[_VOL1M] = volume
     s[_CLOSE] = mid
     s[_LAST] = float(minute)
@@ -368,7 +368,7 @@ def advance(s: Array, ts: int, kind: int, a: float, b: float, c: float, d: float
 @lean
 def _rsi(s: Array) -> float:
     total = s[_UP] + s[_DOWN]
-    return float(100.0 * s[_UP] / total) if total > 0.0 else 50.0
+    return float(100.0 * (s[_UP] / total)) if total > 0.0 else 50.0
 
 
 @lean
@@ -412,16 +412,17 @@ def _evaluate_robust(s: Array, out: Array) -> bool:
     rv1440 = _sd(s, _RETURNS) + _EPSILON
     mean, sd = _tail(s, _MIDS, 60)
     ret1 = _back(s, _RETURNS, 0)
+    tiny = _EPSILON * s[_MID]
     out[0] = ret1 / rv60
     out[1] = math.log(s[_CLOSE] / _back(s, _MIDS, 5)) / (rv60 * math.sqrt(5.0))
     out[2] = (_rsi(s) - 50.0) / 30.0
-    out[3] = (s[_MID] - mean) / (sd + _EPSILON * s[_MID])
+    out[3] = (s[_MID] - mean) / (sd + tiny)
     out[4] = math.nan
     if s[_NEED_VOLUME]:
         out[4] = (math.log1p(s[_VOL1M]) - _mean(s, _VOLUMES)) / (_sd(s, _VOLUMES) + _EPSILON)
     out[5] = math.nan
     if s[_NEED_SPREAD]:
-        out[5] = math.log((s[_SPREAD] / s[_MID] + _EPSILON) / (_median(s, _SPREADS) + _EPSILON))
+        out[5] = math.log((s[_SPREAD] + tiny) / (_median(s, _SPREADS) + tiny))
     out[6] = math.log(rv10 / rv60)
     out[7] = math.log(rv60 / rv1440)
     out[8] = math.log(rv10 / rv1440)

@@ -129,7 +129,7 @@ _ROBUST = FeatureSet(
         Feature("vol_rel_24h", "(log(1 + vol1m) − its 24 h mean)/(its 24 h σ + 1e-8)", ("volume",)),
         Feature(
             "spread_rel_24h",
-            "log((r + 1e-8)/(median of r over the last 1,440 closed minutes + 1e-8)), r = spread/mid",
+            "log((spread + ε)/(median spread of the last 1,440 closed minutes + ε)), ε = 1e-8·mid",
             ("spread",),
         ),
         Feature("log_rv10_rv60", "log(rv10/rv60)"),
