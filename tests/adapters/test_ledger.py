@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from probatum.adapters.blobs import FileBlobs
 from probatum.adapters.evidence_files import EvidenceFiles
-from probatum.adapters.ledger import GUARDS, MIGRATIONS, SqliteLedger
+from probatum.adapters.ledger import GUARDS, SqliteLedger
+from probatum.adapters.ledger_sql import MIGRATIONS
 from probatum.core.clock import VirtualClock
 from probatum.core.errors import IntegrityError, ParameterError, ProbatumError, StorageError
 from probatum.core.verdict import Provenance

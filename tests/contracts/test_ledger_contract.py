@@ -2,33 +2,62 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probatum.adapters.blobs import FileBlobs
+from probatum.adapters.control import PostgresLeadership, SqliteLeadership
 from probatum.adapters.ledger import SqliteLedger
+from probatum.adapters.ledger_postgres import PostgresLedger
 from probatum.core.canonical import canonical_json, digest
 from probatum.core.clock import NS_PER_S, VirtualClock
-from probatum.core.errors import InputError, IntegrityError
+from probatum.core.errors import InputError, IntegrityError, OvertakenError
 from probatum.core.verdict import Provenance
+from probatum.pipeline.control import KIND, publish, read_document
 from probatum.pipeline.evidence import GENESIS, prove
-from probatum.pipeline.ports import Blobs, Ledger
-from probatum.testing.fakes import MemoryBlobs, MemoryLedger, MemorySources
+from probatum.pipeline.kinds import KINDS
+from probatum.pipeline.ports import Blobs, Entry, Leadership, Ledger
+from probatum.rollout.choose import Mode
+from probatum.rollout.lease import RolloutDocument
+from probatum.testing.fakes import MemoryBlobs, MemoryLeadership, MemoryLedger, MemorySources
 
 MakeLedger = Callable[[], Ledger]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def make_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> MakeLedger:
     numbers = iter(range(10_000))
     clock = VirtualClock(1_704_067_200 * NS_PER_S)
     if request.param == "memory":
         return lambda: MemoryLedger(clock)
-    return lambda: SqliteLedger(tmp_path / f"{next(numbers)}" / "ledger.db", clock)
+    if request.param == "sqlite":
+        return lambda: SqliteLedger(tmp_path / f"{next(numbers)}" / "ledger.db", clock)
+    url = request.getfixturevalue("postgres_url")
+
+    def make() -> PostgresLedger:
+        with psycopg.connect(url, autocommit=True) as session:
+            session.execute("DROP TABLE IF EXISTS records, ledger_schema, leadership")
+            session.execute("DROP FUNCTION IF EXISTS records_refuse")
+        return PostgresLedger(url, clock)
+
+    return make
+
+
+def candidate(ledger: Ledger, name: str) -> Leadership:
+    """Return one of several controllers of a ledger."""
+    if isinstance(ledger, MemoryLedger):
+        return MemoryLeadership(ledger, name)
+    if isinstance(ledger, SqliteLedger):
+        return SqliteLeadership(ledger, name, time.monotonic_ns)
+    assert isinstance(ledger, PostgresLedger)
+    return PostgresLeadership(ledger, name)
 
 
 @pytest.fixture(params=["memory", "files"])
@@ -82,6 +111,64 @@ def test_what_json_cannot_hold_is_refused_and_nothing_is_appended(make_ledger: M
     with pytest.raises(InputError):
         ledger.append("a", "x", Provenance.REPLAY, {"figures": {}})
     assert list(ledger.records()) == []
+
+
+def entry(kind: str, figure: object, subject: str = "x") -> Entry:
+    return Entry(kind, subject, Provenance.REPLAY, body(figure))
+
+
+def test_several_records_are_appended_all_or_none(make_ledger: MakeLedger) -> None:
+    """A record that is refused takes those before it along."""
+    ledger = make_ledger()
+    first, second = ledger.append_all([entry("a", 1), entry("b", 2)])
+    assert (first.seq, second.seq, second.prev) == (1, 2, first.hash)
+    for wrong in (entry("a", float("nan")), entry("", 1), entry("a", 1, "\0")):
+        with pytest.raises(InputError):
+            ledger.append_all([entry("a", 3), wrong])
+    assert list(ledger.records()) == [first, second]
+    assert list(ledger.records(kind="b", after=1)) == [second]
+    assert list(ledger.records(after=2)) == []
+
+
+def test_who_has_not_seen_the_newest_record_of_a_subject_appends_nothing(make_ledger: MakeLedger) -> None:
+    """Two that decide on the same state: the second is told so, and others' records are no hindrance."""
+    ledger = make_ledger()
+    seen = ledger.append_all([entry("a", 1), entry("b", 1), entry("a", 1, "y")], seen=0)[0].seq
+    ledger.append_all([entry("a", 2), entry("b", 2)], seen=seen)
+    with pytest.raises(OvertakenError, match="nothing was appended"):
+        ledger.append_all([entry("a", 3), entry("b", 3)], seen=seen)
+    assert [(r.kind, r.body["figures"]["x"]) for r in ledger.records(after=3)] == [("a", 2), ("b", 2)]
+
+
+def test_one_leads_and_the_other_takes_over(make_ledger: MakeLedger) -> None:
+    """Each reign has a higher epoch, and what was decided in an earlier one is refused."""
+    ledger = make_ledger()
+    first, second = candidate(ledger, "first"), candidate(ledger, "second")
+    try:
+        assert [first.lead(), second.lead(), first.lead()] == [1, None, 1]
+        ledger.append_all([entry("a", 1)], epoch=1)
+        first.resign()
+        assert [second.lead(), first.lead(), second.lead()] == [2, None, 2]
+        with pytest.raises(OvertakenError, match="nothing was appended"):
+            ledger.append_all([entry("a", 2)], epoch=1)
+        ledger.append_all([entry("a", 3)], epoch=2)
+        ledger.append("a", "x", Provenance.REPLAY, body(4))
+        assert [r.body["figures"]["x"] for r in ledger.records()] == [1, 3, 4]
+    finally:
+        first.resign()
+        second.resign()
+
+
+def test_published_documents_are_read_back_with_their_place(make_ledger: MakeLedger) -> None:
+    """A document follows its reason in one transaction, and its sequence is its record's number."""
+    ledger = make_ledger()
+    document = RolloutDocument(mode=Mode.GATED, share=0.25, plan="p" * 64, champion="c" * 64, run="r#1")
+    records = publish(ledger, document, subject="r", provenance=Provenance.REPLAY, because=[entry("a", 1)], seen=0)
+    assert [record.kind for record in ledger.records()] == ["a", KIND]
+    read = read_document(list(ledger.records(kind=KIND))[-1])
+    assert read == msgspec.structs.replace(document, sequence=2)
+    assert records[-1].seq == 2
+    assert KINDS[KIND].derive()(records[-1].body["inputs"], MemorySources()) == records[-1].body["figures"]
 
 
 JSON = st.recursive(

@@ -9,100 +9,50 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from probatum.core.canonical import canonical_json, parse_json, sha256_hex
-from probatum.core.clock import Clock, format_utc
+from probatum.adapters.ledger_sql import Execute, SqlLedger
+from probatum.core.clock import Clock
 from probatum.core.errors import IntegrityError, StorageError
-from probatum.core.verdict import Provenance
-from probatum.pipeline.evidence import GENESIS, preimage, seal
-from probatum.pipeline.ports import Record
 
-# Portable SQL: PostgreSQL takes the same statements. Each entry leads from version i to version i + 1.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        "CREATE TABLE ledger_schema (version INTEGER NOT NULL)",
-        "INSERT INTO ledger_schema (version) VALUES (0)",
-        "CREATE TABLE records (seq INTEGER PRIMARY KEY, ts TEXT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,"
-        " provenance TEXT NOT NULL, body TEXT NOT NULL, prev TEXT NOT NULL, hash TEXT NOT NULL)",
-    ),
-)
 # SQLite's own words for "append only".
 GUARDS = {
     f"records_no_{verb.lower()}": f"CREATE TRIGGER records_no_{verb.lower()} BEFORE {verb} ON records"
     " BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
     for verb in ("UPDATE", "DELETE")
 }
-COLUMNS = ("seq", "ts", "kind", "subject", "provenance", "body", "prev", "hash")
 BUSY_S = 15.0
 
 
-class SqliteLedger:
-    """Append records under a write lock; read them without one. Implements ``pipeline.ports.Ledger``.
-
-    Each call opens its own connection, so threads and processes may share the file. Reads check each row's hash.
-    Raises StorageError when the file is locked, read-only, full or written by a newer version, IntegrityError (naming
-    the row) when it is damaged.
-    """
+class SqliteLedger(SqlLedger):
+    """Keep the chain in a file; each call opens its own connection, so threads and processes may share it."""
 
     def __init__(self, path: Path, clock: Clock, *, busy_s: float = BUSY_S) -> None:
+        super().__init__(str(path), clock)
         self.path = path
-        self._clock = clock
         self._busy_s = busy_s
 
-    def append(self, kind: str, subject: str, provenance: Provenance, body: dict[str, Any]) -> Record:
-        """Append one record in one transaction, synced to disk before this returns."""
-        with self._translated("nothing was appended"), closing(self._open_to_write()) as connection:
+    @contextmanager
+    def writing(self, outcome: str = "nothing was appended") -> Iterator[Execute]:
+        with self._translated(outcome), closing(self._open_to_write()) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._migrate(connection)
-            newest = self._newest(connection)
-            seq, prev = (newest.seq + 1, newest.hash) if newest else (1, GENESIS)
-            record = seal(seq, format_utc(self._clock.now_ns()), kind, subject, provenance, body, prev)
-            text = canonical_json(record.body).decode()
-            row = (seq, record.ts, kind, subject, provenance.value, text, prev, record.hash)
-            connection.execute(f"INSERT INTO records VALUES ({', '.join('?' * len(COLUMNS))})", row)
+            execute = _execute(connection)
+            self.migrate(execute, self._version(connection), tuple(GUARDS.values()))
+            yield execute
             connection.execute("COMMIT")
-            return record
 
-    def records(self, *, kind: str | None = None, subject: str | None = None, after: int = 0) -> Iterator[Record]:
-        """Yield records in order, each checked against its hash. A ledger that is not there yet holds none."""
-        wanted = {"kind": kind, "subject": subject}
-        filters = [f"{name} = ?" for name, value in wanted.items() if value is not None]
-        where = " AND ".join(["seq > ?", *filters])
-        with self._translated("not read"), self._open_to_read() as connection:
-            if connection and not filters and not after:
-                self._check_pages(connection)
-            query = f"SELECT {', '.join(COLUMNS)} FROM records WHERE {where} ORDER BY seq"
-            values = [after, *(value for value in wanted.values() if value is not None)]
-            for row in connection.execute(query, values) if connection else ():
-                yield self._record(row)
+    @contextmanager
+    def reading(self) -> Iterator[Execute | None]:
+        if not self.path.exists():
+            yield None
+            return
+        with self._translated("not read"), closing(self._connect_to_read()) as connection:
+            version = self._version(connection)
+            yield _execute(connection) if version else None
 
-    def head(self) -> str:
-        """Return the hash of the last record, or 64 zeros."""
-        with self._translated("not read"), self._open_to_read() as connection:
-            newest = self._newest(connection) if connection else None
-            return newest.hash if newest else GENESIS
-
-    def _check_pages(self, connection: sqlite3.Connection) -> None:
-        """Find what a hash cannot: pages that no longer lead to all their rows."""
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    def check_pages(self, execute: Execute) -> None:
+        """Find pages that no longer lead to all their rows."""
+        (found,) = execute("PRAGMA quick_check(1)").fetchone()
         if found != b"ok":
-            raise IntegrityError(str(self.path), f"damaged: {found.decode(errors='replace')}")
-
-    def _newest(self, connection: sqlite3.Connection) -> Record | None:
-        row = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM records ORDER BY seq DESC LIMIT 1").fetchone()
-        return self._record(row) if row else None
-
-    def _record(self, row: tuple[Any, ...]) -> Record:
-        place = f"{self.path}, record {row[0]}"
-        for name, value in zip(COLUMNS, row, strict=True):
-            if not isinstance(value, int if name == "seq" else bytes):
-                raise IntegrityError(f"{place}, field {name}", "not of the type that was written")
-        try:
-            ts, kind, subject, provenance, _, prev, digest = (value.decode() for value in row[1:])
-            if sha256_hex(preimage(row[0], ts, kind, subject, provenance, row[5], prev)) != digest:
-                raise IntegrityError(place, "the row was changed: its fields do not give its hash")
-            return Record(row[0], ts, kind, subject, Provenance(provenance), parse_json(row[5]), prev, digest)
-        except ValueError as error:
-            raise IntegrityError(place, f"the row was changed: {error}") from None
+            raise IntegrityError(self.place, f"damaged: {found.decode(errors='replace')}")
 
     def _open_to_write(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,15 +63,6 @@ class SqliteLedger:
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
-
-    @contextmanager
-    def _open_to_read(self) -> Iterator[sqlite3.Connection | None]:
-        if not self.path.exists():
-            yield None
-            return
-        with closing(self._connect_to_read()) as connection:
-            version = self._version(connection)
-            yield connection if version else None
 
     def _connect_to_read(self) -> sqlite3.Connection:
         connection = self._connect("ro")
@@ -150,22 +91,11 @@ class SqliteLedger:
             return 0
         if "ledger_schema" not in found:
             raise StorageError(f"{self.path}: not a ledger: a database of something else", file=str(self.path))
-        version = connection.execute("SELECT version FROM ledger_schema").fetchone()
-        if not version or not isinstance(version[0], int) or version[0] < 1:
-            raise IntegrityError(f"{self.path}, table ledger_schema", "holds no version")
-        if version[0] > len(MIGRATIONS):
-            problem = f"written by a newer Probatum (schema {version[0]}; this one reads {len(MIGRATIONS)})"
-            raise StorageError(f"{self.path}: {problem}", file=str(self.path))
+        version = self.check_version(connection.execute("SELECT version FROM ledger_schema").fetchone())
         for name, sql in GUARDS.items():
             if found.get(name) != sql.encode():
                 raise IntegrityError(f"{self.path}, trigger {name}", "missing or changed: rows may have been edited")
-        return int(version[0])
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        for version in range(self._version(connection), len(MIGRATIONS)):
-            for statement in (*MIGRATIONS[version], *(GUARDS.values() if version == 0 else ())):
-                connection.execute(statement)
-            connection.execute("UPDATE ledger_schema SET version = ?", (version + 1,))
+        return version
 
     @contextmanager
     def _translated(self, outcome: str) -> Iterator[None]:
@@ -182,6 +112,13 @@ class SqliteLedger:
             raise IntegrityError(str(self.path), f"damaged: {error}") from None
         except OSError as error:
             raise StorageError(f"{self.path}: {outcome}: {error.strerror or error}", file=str(self.path)) from None
+
+
+def _execute(connection: sqlite3.Connection) -> Execute:
+    def execute(statement: str, *values: Any) -> sqlite3.Cursor:
+        return connection.execute(statement, values)
+
+    return execute
 
 
 def _code(error: sqlite3.Error) -> str:

@@ -79,17 +79,15 @@ def workspace_source(root: Path) -> Callable[[str], tuple[str, bytes]]:
 
     A whole digest needs no ledger: it names its blob, so that all workers of a swap open the same one.
     """
-    from probatum.adapters.blobs import FileBlobs
-    from probatum.adapters.ledger import SqliteLedger
-    from probatum.core.clock import SystemClock
+    from probatum.cli.workspace import Workspace
     from probatum.pipeline.registry import resolve
 
-    blobs, ledger = FileBlobs(root / "blobs"), SqliteLedger(root / "ledger.db", SystemClock())
+    space = Workspace(root)
 
     def load(reference: str) -> tuple[str, bytes]:
         whole = len(reference) == 64 and set(reference) <= set("0123456789abcdef")
-        digest = reference if whole else resolve(ledger.records(), reference)
-        return digest, blobs.get("artifact", digest)
+        digest = reference if whole else resolve(space.ledger.records(), reference)
+        return digest, space.blobs.get("artifact", digest)
 
     return load
 

@@ -11,6 +11,7 @@
     ├── IntegrityError             exit 1   bytes or figures that are not what the record says
     ├── StorageError               exit 1   the disk or database refused
     ├── BlockedError               exit 1   a gate refused
+    │   └── OvertakenError                  somebody else has acted since
     ├── InconclusiveError          exit 3   too little data to decide
     ├── AbortedError               exit 4   a rollout was aborted
     └── ConfirmationError          exit 5   a confirmation is missing or void
@@ -134,6 +135,10 @@ class StorageError(ProbatumError):
 
 class BlockedError(ProbatumError):
     """A gate refused, for the reasons it lists."""
+
+
+class OvertakenError(BlockedError):
+    """Somebody else leads or has acted since: nothing was appended; read the ledger again and decide anew."""
 
 
 class InconclusiveError(ProbatumError):

@@ -40,8 +40,8 @@ def seal(seq: int, ts: str, kind: str, subject: str, provenance: Provenance, bod
 
     Every ledger makes its records here, so that chains do not depend on where they are stored.
     """
-    if not kind or not subject:
-        raise ParameterError("kind and subject", "text that is not empty", (kind, subject))
+    if not kind or not subject or "\0" in kind + subject:
+        raise ParameterError("kind and subject", "text that is not empty and holds no NUL", (kind, subject))
     if set(body) != {"inputs", "figures"}:
         raise ParameterError("body", "{'inputs': …, 'figures': …}", sorted(body))
     body = parse_json(canonical_json(body))

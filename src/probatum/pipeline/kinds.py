@@ -54,6 +54,7 @@ KINDS: dict[str, EvidenceKind] = {
         (("attempts", ("ok", "failures", "skipped")), ("ok", ("matches", "mismatches"))),
         judges=True,
     ),
+    "rollout_document": EvidenceKind("probatum.pipeline.control:figures", "rollout_document.json"),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
     "rollout_event": EvidenceKind("probatum.pipeline.rollout:figures", "rollout_event.json"),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -30,11 +30,31 @@ class Record(msgspec.Struct, frozen=True):
     hash: str
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """Hold what a record is to say, before it has its place in the chain."""
+
+    kind: str
+    subject: str
+    provenance: Provenance
+    body: dict[str, Any]
+
+
 class Ledger(Protocol):
     """Append-only, hash-chained."""
 
     def append(self, kind: str, subject: str, provenance: Provenance, body: dict[str, Any]) -> Record:
         """Append one record in one transaction and return it with its place in the chain."""
+        ...
+
+    def append_all(
+        self, entries: Sequence[Entry], *, epoch: int | None = None, seen: int | None = None
+    ) -> tuple[Record, ...]:
+        """Append records in one transaction: all or none.
+
+        None, and OvertakenError, when another controller has led since ``epoch`` (of :class:`Leadership`), or when
+        the ledger holds a record of the first entry's kind and subject beyond number ``seen``: the caller decided
+        on less than there is. Raises StorageError where the database refused, or did not answer.
+        """
         ...
 
     def records(self, *, kind: str | None = None, subject: str | None = None, after: int = 0) -> Iterator[Record]:
@@ -43,6 +63,22 @@ class Ledger(Protocol):
 
     def head(self) -> str:
         """Return the hash of the last record, or 64 zeros."""
+        ...
+
+
+class Leadership(Protocol):
+    """Of several controllers on one ledger one leads; the others wait and take over when it is gone."""
+
+    def lead(self) -> int | None:
+        """Take or keep the lead and return its epoch; None while another leads. Call it at least every second.
+
+        An epoch that differs from the last one is a new reign: read the ledger again before deciding anything.
+        Raises StorageError when the database cannot say who leads: then nobody does for certain.
+        """
+        ...
+
+    def resign(self) -> None:
+        """Let another lead at once."""
         ...
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from probatum.core.canonical import sha256_hex
 from probatum.core.clock import Clock, VirtualClock, format_utc
-from probatum.core.errors import IntegrityError, UnknownNameError
+from probatum.core.errors import IntegrityError, OvertakenError, UnknownNameError
 from probatum.core.verdict import Provenance
 from probatum.market.dataset import Dataset
 from probatum.pipeline.evidence import GENESIS, seal
 from probatum.pipeline.kinds import BLOB_KINDS
-from probatum.pipeline.ports import Record
+from probatum.pipeline.ports import Entry, Record
 
 
 class MemoryLedger:
@@ -21,20 +21,49 @@ class MemoryLedger:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or VirtualClock()
         self._records: list[Record] = []
+        self.epoch, self.leader = 0, ""
 
     def append(self, kind: str, subject: str, provenance: Provenance, body: dict[str, Any]) -> Record:
-        ts = format_utc(self._clock.now_ns())
-        record = seal(len(self._records) + 1, ts, kind, subject, provenance, body, self.head())
-        self._records.append(record)
-        return record
+        return self.append_all([Entry(kind, subject, provenance, body)])[0]
 
-    def records(self, *, kind: str | None = None, subject: str | None = None) -> Iterator[Record]:
-        for record in self._records:
+    def append_all(
+        self, entries: Sequence[Entry], *, epoch: int | None = None, seen: int | None = None
+    ) -> tuple[Record, ...]:
+        first = entries[0]
+        newer = [] if seen is None else list(self.records(kind=first.kind, subject=first.subject, after=seen))
+        if newer or epoch not in (None, self.epoch):
+            raise OvertakenError("somebody else leads or has acted since; nothing was appended")
+        records, prev = list[Record](), self.head()
+        for seq, entry in enumerate(entries, len(self._records) + 1):
+            ts = format_utc(self._clock.now_ns())
+            records.append(seal(seq, ts, entry.kind, entry.subject, entry.provenance, entry.body, prev))
+            prev = records[-1].hash
+        self._records += records
+        return tuple(records)
+
+    def records(self, *, kind: str | None = None, subject: str | None = None, after: int = 0) -> Iterator[Record]:
+        for record in self._records[after:]:
             if kind in (None, record.kind) and subject in (None, record.subject):
                 yield record
 
     def head(self) -> str:
         return self._records[-1].hash if self._records else GENESIS
+
+
+class MemoryLeadership:
+    """Lead a :class:`MemoryLedger` until one resigns. Implements ``pipeline.ports.Leadership``."""
+
+    def __init__(self, ledger: MemoryLedger, holder: str) -> None:
+        self._ledger, self._holder = ledger, holder
+
+    def lead(self) -> int | None:
+        if not self._ledger.leader:
+            self._ledger.epoch, self._ledger.leader = self._ledger.epoch + 1, self._holder
+        return self._ledger.epoch if self._ledger.leader == self._holder else None
+
+    def resign(self) -> None:
+        if self._ledger.leader == self._holder:
+            self._ledger.leader = ""
 
 
 class MemoryBlobs:

@@ -24,6 +24,11 @@ class Lease:
         self._held = (RolloutDocument(mode=Mode.OFF, share=0.0), now_ns())
         self._stopped, self._tried = threading.Event(), threading.Event()
 
+    @property
+    def document(self) -> RolloutDocument:
+        """Return the document that was read last, however long ago."""
+        return self._held[0]
+
     def read(self) -> tuple[RolloutDocument, float]:
         """Return the document and the share that may be served now, both of one version."""
         document, renewed_ns = self._held
