@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     "--baseline", help="Kind of baseline, where it is not the target's own: direction, large_move, next_move."
 )
 @click.option("--tick-size", type=float, help="Price tick, for feature sets that count in ticks.")
-@click.option("--mode", type=click.Choice(["off", "observe", "gated"]), default="observe", show_default=True)
+@click.option(
+    "--rollout", is_flag=True, help="Follow the rollout of the ledger; cut off from it, serve the baseline alone."
+)
+@click.option("--mode", type=click.Choice(["off", "observe", "gated"]), help="Without --rollout.  [default: observe]")
 @click.option(
     "--share",
     type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="Share of decisions mirrored, or of units gated.",
+    help="Share of decisions mirrored, or of units gated, without --rollout.  [default: 1]",
 )
 @click.option(
     "--delivery",
@@ -75,6 +76,7 @@ def executor(workspace: Path, host: str, port: int, **options: Any) -> None:
       probatum executor                                             the seed's snapshot, beside an engine on :4010
       probatum executor --feature-set robust --target large_move@60s
       probatum executor --delivery await --share 0.25
+      probatum executor --rollout --champion http://127.0.0.1:4010     what the canary allows, and no more
       curl --json '{"snapshot":{"ts":0,"mid":42000,"spreadBp":1,"vol1m":1e6,"rsi14":55}}' localhost:4001/predict-with-shadow
       curl localhost:4001/shadow/metrics
     """  # fmt: skip
@@ -98,8 +100,9 @@ def build(
     target: str,
     baseline: str | None,
     tick_size: float | None,
-    mode: str,
-    share: float,
+    rollout: bool,
+    mode: str | None,
+    share: float | None,
     delivery: Any,
     stale_s: float,
     log: Path | None,
@@ -118,7 +121,7 @@ def build(
     from probatum.models.baseline import get_baseline
     from probatum.rollout.breaker import Breaker
     from probatum.rollout.choose import Mode
-    from probatum.rollout.lease import RolloutDocument, StaticRollout
+    from probatum.rollout.lease import RolloutDocument, RolloutSource, StaticRollout
     from probatum.services.executor.app import ExecutorApp
     from probatum.services.executor.caller import Caller
     from probatum.services.executor.client import EngineClient
@@ -130,6 +133,15 @@ def build(
 
     if mode == "gated" and champion is None:
         raise ParameterError("champion", "the URL of an engine, for mode gated", champion)
+    if rollout and (mode is not None or share is not None):
+        raise ParameterError("mode, share", "left out with --rollout: the rollout's document says them", (mode, share))
+    source: RolloutSource = StaticRollout(
+        RolloutDocument(mode=Mode(mode or "observe"), share=1.0 if share is None else share)
+    )
+    if rollout:
+        from probatum.cli.workspace import Workspace
+
+        source = Workspace(workspace).follower()
     served, target = _served(workspace, model, artifact) or (
         get_feature_set(feature_set, frozenset(has) if has else None),
         target,
@@ -155,7 +167,7 @@ def build(
         served,
         get_baseline(baseline or target),
         shadow,
-        StaticRollout(RolloutDocument(mode=Mode(mode), share=share)),
+        source,
         clock=clock,
         now_ns=now_ns,
         registry=registry,
