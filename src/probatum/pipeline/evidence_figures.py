@@ -88,7 +88,7 @@ def shares_of_counts(report: Report) -> Iterator[Finding]:
             if rate is None or own or not _RATE.fullmatch(name) or not 0 <= rate.value <= 1:
                 continue
             errors = item.number("error_rate") if "match" in name else None
-            failed = ceil(errors.value * total.number) if errors else 0
+            failed = min(ceil(errors.value * total.number), 1_000) if errors else 0
             if not any(_is_whole(rate, total.number - k) for k in range(failed + 1)):
                 yield Finding(
                     rate.line, "share-of-count", f"{name} {rate.text} of {total.text} is no whole number of events"

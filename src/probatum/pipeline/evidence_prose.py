@@ -170,13 +170,15 @@ def buckets(report: Report) -> Iterator[Finding]:
             for name in item.items
             if (match := _BUCKET.search(name)) and (leaf := item.number(name)) and leaf.number in totals
         ]
-        for item in objects:
+        edge, bucket = min(edges, key=lambda entry: entry[0], default=(0.0, None))
+        for item in objects if bucket else ():
             for name in item.items:
-                figure = item.number(name)
-                for edge, bucket in edges:
-                    if _QUANTILE.fullmatch(name) and figure and figure.value - figure.half > edge:
-                        problem = f"all {bucket.text} events are below {edge:g}, but {name} is {figure.text} (line {figure.line})"
-                        yield Finding(bucket.line, "quantile-and-bucket", problem)
+                figure = item.number(name) if _QUANTILE.fullmatch(name) else None
+                if bucket and figure and figure.value - figure.half > edge:
+                    problem = (
+                        f"all {bucket.text} events are below {edge:g}, but {name} is {figure.text} (line {figure.line})"
+                    )
+                    yield Finding(bucket.line, "quantile-and-bucket", problem)
 
 
 def saturation(report: Report) -> Iterator[Finding]:
@@ -226,13 +228,13 @@ def unobservable(report: Report) -> Iterator[Finding]:
     timeouts = [
         (float(m[1] or m[2]), at) for at, text in lines if (m := _TIMEOUT.search(text)) and "shadow" in text.lower()
     ]
-    for line, text in lines:
+    limit, at = min(timeouts, default=(0.0, 0))
+    for line, text in lines if timeouts else ():
         match = re.search(r"shadow.{0,30}p\d\d\D{0,5}>\s*(\d+)\s*ms", text, re.I)
-        for limit, at in timeouts if match else ():
-            if match and float(match[1]) >= limit:
-                yield Finding(
-                    line, "unobservable", f"P95 > {match[1]} ms cannot be seen: calls end at {limit:g} ms (line {at})"
-                )
+        if match and float(match[1]) >= limit:
+            yield Finding(
+                line, "unobservable", f"P95 > {match[1]} ms cannot be seen: calls end at {limit:g} ms (line {at})"
+            )
 
 
 def green_over_red(report: Report) -> Iterator[Finding]:
@@ -346,7 +348,7 @@ def claimed_ranges(report: Report) -> Iterator[Finding]:
             tables = [rows for rows in _tables(section) if len(rows) >= 3]
             for line, text in section.lines:
                 claim = _CLAIM.search(text.replace("*", ""))
-                above = [rows for rows in tables if rows[-1].line < line]
+                above = [rows for rows in tables if rows[-1].line < line] if claim else []
                 if claim is None or not above:
                     continue
                 figures = [row.number(columns[claim[1].lower()]) for row in above[-1]]

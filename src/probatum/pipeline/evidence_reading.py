@@ -10,8 +10,12 @@ import msgspec
 
 from probatum.core.errors import DataError
 
-BYTES_MAX = 20_000_000
+BYTES_MAX = 5_000_000
+# What a report may hold without being a riddle: nesting, the length of a line that is read, the size of a figure.
 _DEPTH_MAX = 60
+_LINE_MAX = 2_000
+_LABEL_MAX = 200
+_NUMBER_MAX = 1e18
 
 _NUMBER = re.compile(r"(?<![\w.])(?:[<>~≈=]*\s*)?(-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(%?)")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*%?\s*[-–]\s*(\d+(?:\.\d+)?)\s*(%?)")
@@ -134,7 +138,7 @@ def read_report(text: str, *, place: str) -> Report:
         raise DataError(f"report is longer than {BYTES_MAX:,} characters", file=place)
     if text.lstrip()[:1] in ("{", "["):
         return Report([Section(1, place, 0, [read_json(text, 1, place)], [])])
-    return Report(list(_sections(text.splitlines(), place)))
+    return Report(list(_sections([line[:_LINE_MAX] for line in text.splitlines()], place)))
 
 
 def leaf(text: str, line: int) -> Leaf:
@@ -148,15 +152,24 @@ def leaf(text: str, line: int) -> Leaf:
         return Leaf(line, plain)
     if match := _RANGE.search(plain):
         low, high, percent = match.groups()
-        return Leaf(line, plain, float(low), _half(low), bool(percent), float(high))
+        return msgspec.structs.replace(_figure(plain, low, line, percent=bool(percent)), high=float(high))
     match = _NUMBER.search(plain)
     vague = match is not None and (
         plain[match.start() : match.start() + 1] in "<>~≈=" or plain[match.end() :][:1] == "/"
     )
     if match is None or vague or not match[1].strip(","):
         return Leaf(line, plain)
-    digits = match[1].replace(",", "")
-    return Leaf(line, plain, float(digits), _half(digits), bool(match[2]))
+    return _figure(plain, match[1].replace(",", ""), line, percent=bool(match[2]))
+
+
+def _figure(text: str, digits: str, line: int, *, percent: bool = False) -> Leaf:
+    number = float(digits)
+    mantissa, _, exponent = digits.lower().partition("e")
+    if not abs(number) <= _NUMBER_MAX or len(exponent) > 4:
+        return Leaf(line, text)  # beyond what anybody counts
+    decimals = len(mantissa.partition(".")[2])
+    half = 0.5 * 10.0 ** min(int(exponent or 0) - decimals, 18) if decimals or exponent else 0.0
+    return Leaf(line, text, number, half, percent)
 
 
 def name_of(text: str) -> str:
@@ -165,7 +178,7 @@ def name_of(text: str) -> str:
     >>> name_of("**Latency P95**"), name_of("Success Rate (%)"), name_of("P95 (ms)")
     ('latency_p95', 'success_rate', 'p95')
     """
-    plain = re.sub(r"\([^)]*\)", "", _MARKS.sub("", text)).lower()
+    plain = re.sub(r"\([^)]*\)", "", _MARKS.sub("", text[:_LABEL_MAX])).lower()
     return re.sub(r"[^a-z0-9#.\[\]]+", "_", plain).strip("_.")
 
 
@@ -216,12 +229,10 @@ class _JsonReader:
             return self._object(depth) if text == "{" else self._array(depth)
         if kind == "p":
             raise self._bad(f"unexpected {text!r}")
+        if kind != "n":
+            return Leaf(self._line, text)
         # A program's 0.0 is a whole number written as a float, not one rounded to a decimal.
-        return (
-            Leaf(self._line, text, float(text), _half(text.removesuffix(".0")))
-            if kind == "n"
-            else Leaf(self._line, text)
-        )
+        return msgspec.structs.replace(_figure(text, text.removesuffix(".0"), self._line), text=text)
 
     def _object(self, depth: int) -> Object:
         line = self._line
@@ -253,12 +264,6 @@ class _JsonReader:
 
     def _bad(self, problem: str) -> DataError:
         return DataError(f"line {self._line}: {problem}", file=self._place)
-
-
-def _half(digits: str) -> float:
-    mantissa, _, exponent = digits.lower().partition("e")
-    decimals = len(mantissa.partition(".")[2])
-    return 0.5 * 10.0 ** (int(exponent or 0) - decimals) if decimals or exponent else 0.0
 
 
 def _sections(lines: list[str], place: str) -> Iterator[Section]:
@@ -314,6 +319,7 @@ def _unflatten(pairs: list[tuple[str, Leaf]], line: int) -> Object:
     root: dict[str, Any] = {}
     for path, value in pairs:
         parts = _PATH.findall(path) or [path]
+        parts = parts if len(parts) <= _DEPTH_MAX else [path]
         node = root
         for part in parts[:-1]:
             below = node.setdefault(part, {})

@@ -9,7 +9,7 @@ Everything is a closed form in two integers, ``n`` events of which ``bad`` were 
 underflow, and two readers of the same counts get the same figure. The mixtures are explained in docs/decisions/0080.
 
 Waudby-Smith and Ramdas 2020, "Estimating means of bounded random variables by betting", arXiv 2010.09686;
-Lindon and Malek 2022 (Netflix), "Anytime-valid inference for multinomial count data", arXiv 2011.03567 and 2205.14762.
+Lindon, Sanden and Shirikian 2022 (Netflix), "Rapid regression detection in software deployments", arXiv 2205.14762.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from probatum.core.clock import format_utc, parse_utc
+from probatum.core.errors import IntegrityError, ParameterError
 from probatum.core.verdict import Provenance, Verdict
 from probatum.rollout.measurement import RateCheck, RateMeasurement
 
@@ -133,7 +134,7 @@ class SetShare(msgspec.Struct, frozen=True, tag_field="effect", tag="set_share")
 
 
 class Record(msgspec.Struct, frozen=True, tag_field="effect", tag="record"):
-    """Write evidence: ``phase`` (one ended), ``run`` (all did), ``root_cause``, ``validation``, ``promotion``, ``rollback``."""
+    """Write evidence: ``phase`` (one ended), ``run`` (all), ``hold``, ``root_cause``, ``validation``, ``promotion``, ``rollback``."""
 
     kind: str
     reason: str = ""
@@ -177,8 +178,11 @@ def event_to_record(event: Event) -> dict[str, Any]:
 
 
 def event_from_record(record: dict[str, Any]) -> Event:
-    """Read an event back; the inverse of :func:`event_to_record`."""
-    event: Event = msgspec.convert(map_instants(record, parse_utc), Event)
+    """Read an event back; the inverse of :func:`event_to_record`. IntegrityError where it is none."""
+    try:
+        event: Event = msgspec.convert(map_instants(record, parse_utc), Event)
+    except (msgspec.ValidationError, ParameterError, TypeError) as error:
+        raise IntegrityError("rollout event", str(error)) from None
     return event
 
 
