@@ -35,6 +35,8 @@ def available(dataset: Dataset) -> frozenset[str]:
 
 def sessions_of(calendar: Calendar, ts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each time the number of the session (start, end] it belongs to, −1 outside; times ascend."""
+    if not len(ts):
+        return np.empty(0, dtype=np.int64)
     spans = _spans(calendar, ts)
     index = np.searchsorted(spans[:, 0], ts, side="left") - 1
     inside = (index >= 0) & (ts <= spans[index, 1])
@@ -68,7 +70,7 @@ def _tick_events(dataset: Dataset, grid_ns: int) -> Events:
         raise ParameterError("grid", "more than 0", f"{grid_ns} ns")
     parts = [_columns(frame, kind, names) for frame, kind, names in _frames(dataset)]
     first, last = min(int(ts[0]) for ts, _, _ in parts), max(int(ts[-1]) for ts, _, _ in parts)
-    timers = np.arange(first // grid_ns + 1, last // grid_ns + 1, dtype=np.int64) * grid_ns
+    timers = np.arange(-(-first // grid_ns), last // grid_ns + 1, dtype=np.int64) * grid_ns
     parts.append((timers, np.full(len(timers), TIMER, dtype=np.int8), np.zeros((len(timers), 4))))
     ts = np.concatenate([part[0] for part in parts])
     order = np.argsort(ts, kind="stable")

@@ -14,7 +14,7 @@ from probatum.core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, NS_PER_M
 from probatum.core.errors import ParameterError
 
 KINDS = ("direction", "large_move", "next_move")
-_NAME = re.compile(r"(?P<kind>[a-z_]+)(@(?P<count>[1-9]\d{0,5})(?P<unit>ms|s|m|h))?(?P<drop>:drop-unchanged)?")
+_NAME = re.compile(r"(?P<kind>[a-z_]+)(@(?P<count>[1-9][0-9]{0,7})(?P<unit>ms|s|m|h))?(?P<drop>:drop-unchanged)?")
 _UNITS = {"ms": NS_PER_MS, "s": NS_PER_S, "m": NS_PER_MINUTE, "h": NS_PER_HOUR}
 _FORMS = "direction@H, direction@H:drop-unchanged, large_move@H (H like 10s, 1m, 1h, at most 24h) or next_move"
 _HOLE = 6 * NS_PER_MINUTE  # five silent minutes between two stamps; the kernels carry no more either
