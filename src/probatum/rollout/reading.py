@@ -67,9 +67,10 @@ def combine(
 
     Raises DataError for a value that no counter can have and for a replica that does not say when it started.
     """
-    newest = {_process(scrape): scrape for scrape in sorted(scrapes, key=lambda scrape: scrape.ts)}
-    found = [(process, scrape) for process, scrape in newest.items() if scrape.value(LAST, run) or _counts(scrape, run)]
-    models = frozenset(s.labels["digest"] for scrape in newest.values() for s in scrape.samples if s.name == MODEL)
+    in_order = sorted(scrapes, key=lambda scrape: scrape.ts)
+    newest, now = {_process(scrape): scrape for scrape in in_order}, {scrape.instance: scrape for scrape in in_order}
+    found = [(process, scrape) for process, scrape in newest.items() if _counts(scrape, run)]
+    models = frozenset(s.labels["digest"] for scrape in now.values() for s in scrape.samples if s.name == MODEL)
     if not found:
         return Reading((), models, f"no executor follows the rollout {run}")
     measures = {measure: None for _, scrape in found for measure in _counts(scrape, run)} | dict.fromkeys(before)
@@ -97,14 +98,14 @@ def _measurement(
         raw |= {f"{process} n": n, f"{process} bad": bad}
         classes.append(provenance)
     n, bad = (int(sum(v for key, v in raw.items() if key.endswith(end))) for end in (" n", " bad"))
-    firsts = [first for first, _ in seen if first is not None] + (
-        [before.first_ts] if before and before.first_ts else []
-    )
-    lasts = [last for _, last in seen if last is not None] + ([before.last_ts] if before and before.last_ts else [])
+    known = [(before.first_ts, before.last_ts)] if before else []
+    firsts, lasts = ([ts for ts in column if ts is not None] for column in zip(*seen, *known, strict=True))
+    if n and not (firsts and lasts):
+        raise DataError("samples without the time of the first and the last", field=measure)
     # The clocks of replicas differ a little: a decision is no younger than the read that saw it.
-    first, last = (min(firsts), read_ts), (max(lasts), read_ts)
+    first, last = (min(min(firsts), read_ts), min(max(lasts), read_ts)) if n else (None, None)
     return RateMeasurement(
-        measure=measure, n=n, bad=bad, first_ts=min(first) if n else None, last_ts=min(last) if n else None,
+        measure=measure, n=n, bad=bad, first_ts=first, last_ts=last,
         read_ts=read_ts, source=source, query=query, provenance=Provenance.weakest(classes), raw=raw,
     )  # fmt: skip
 
