@@ -102,7 +102,7 @@ class SqliteLeadership:
         self._ledger, self._holder, self._now_ns, self._lease_ns = ledger, holder, now_ns, lease_ns
 
     def lead(self) -> int | None:
-        return self._ledger.claim(self._holder, self._now_ns(), self._lease_ns)
+        return self._ledger.claim(self._holder, self._now_ns, self._lease_ns)
 
     def resign(self) -> None:
         with self._ledger.writing("who leads is not known") as execute:
@@ -127,7 +127,7 @@ class PostgresLeadership:
                 with self._ledger.bounded(self._session):
                     held = self._session.execute("SELECT true" if self._epoch else TRY_TO_LEAD).fetchone()[0]
             if held and self._epoch is None:
-                self._epoch = self._ledger.claim(self._holder, 0, 0)
+                self._epoch = self._ledger.claim(self._holder, lambda: 0, 0)
         except Exception:
             self.resign()
             raise

@@ -103,18 +103,19 @@ class SqlLedger(ABC):
         row = execute(query, after, head, kind).fetchone() if head > after else None
         return head, self.record(row) if row else None
 
-    def claim(self, holder: str, now_ns: int, lease_ns: int) -> int | None:
+    def claim(self, holder: str, now_ns: Callable[[], int], lease_ns: int) -> int | None:
         """Give the lead to ``holder`` for a while and return its epoch; None where the lease of another runs.
 
         A lease that ends further ahead than any lease lasts was written before a restart of the clock, and is over.
         """
         with self.writing("who leads is not known") as execute:
+            now = now_ns()  # under the lock: one read while waiting for it would be older than the lease it judges
             epoch, owner, expires_ns = execute("SELECT epoch, holder, expires_ns FROM leadership").fetchone()
             if owner != holder.encode():
-                if 0 < expires_ns - now_ns <= lease_ns:
+                if 0 < expires_ns - now <= lease_ns:
                     return None
                 epoch += 1
-            execute("UPDATE leadership SET epoch = ?, holder = ?, expires_ns = ?", epoch, holder, now_ns + lease_ns)
+            execute("UPDATE leadership SET epoch = ?, holder = ?, expires_ns = ?", epoch, holder, now + lease_ns)
             return int(epoch)
 
     def check_pages(self, execute: Execute) -> None:  # noqa: B027  most databases look after their pages

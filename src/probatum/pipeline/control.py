@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from probatum.core.errors import IntegrityError
+from probatum.core.errors import IntegrityError, ParameterError
 from probatum.core.verdict import Provenance
 from probatum.pipeline.ports import Entry, Ledger, Record, Sources
 from probatum.rollout.lease import RolloutDocument
@@ -44,7 +44,7 @@ def read_document(record: Record) -> RolloutDocument:
     """Return the document of a record; IntegrityError where it holds none."""
     try:
         document = msgspec.convert(record.body["inputs"], RolloutDocument)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ParameterError) as error:
         raise IntegrityError(f"record {record.seq} ({record.kind})", f"not a rollout document: {error}") from None
     return msgspec.structs.replace(document, sequence=record.seq)
 
