@@ -56,7 +56,15 @@ KINDS: dict[str, EvidenceKind] = {
     ),
     "rollout_document": EvidenceKind("probatum.pipeline.control:figures", "rollout_document.json"),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
+    "canary_preflight": EvidenceKind(
+        "probatum.pipeline.canary:preflight_figures", "canary_preflight.json", judges=True
+    ),
+    "canary_dryrun_observe": EvidenceKind(
+        "probatum.pipeline.canary:dry_run_figures", "canary_dryrun_observe.json", judges=True
+    ),
     "rollout_event": EvidenceKind("probatum.pipeline.rollout:figures", "rollout_event.json"),
+    "canary_run": EvidenceKind("probatum.pipeline.canary:run_figures", "canary_run.json", judges=True),
+    "validation": EvidenceKind("probatum.pipeline.canary:run_figures", "validation.json", judges=True),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
 }
 
@@ -69,7 +77,6 @@ BLOB_KINDS: dict[str, str] = {
     "quarantine": "parquet",
     "counts": "json",
     "rollout_plan": "json",
-    "decisions": "parquet",
 }
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
 

@@ -1,8 +1,8 @@
 """Keep a rollout in the ledger: each event is one record, the state is their fold, and start-up is replay.
 
-A record names the one before it in its rollout. Of two writers that saw the same state only the first is followed; the
-other finds its record passed over, looks again, and decides anew. So two controllers and a human at a terminal may append
-at any time, and no phase is skipped or repeated.
+A record names the one before it in its rollout. Of two writers that saw the same state only the first appends; the other is
+told so, looks again, and decides anew. So two controllers and a human at a terminal may act at any time, and no phase is
+skipped or repeated.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import msgspec
 
 from probatum.core.canonical import canonical_json, parse_json
 from probatum.core.clock import format_utc, parse_utc
-from probatum.core.errors import BlockedError, IntegrityError, UnknownNameError
+from probatum.core.errors import BlockedError, IntegrityError, OvertakenError, UnknownNameError
 from probatum.core.verdict import Provenance
-from probatum.pipeline.ports import Ledger, Sources
+from probatum.pipeline.control import document_entry
+from probatum.pipeline.ports import Entry, Ledger, Sources
 from probatum.pipeline.ports import Record as LedgerRecord
 from probatum.pipeline.registry import CHALLENGER, CHAMPION, PREVIOUS, aliases, load_artifact, move_alias
 from probatum.rollout.events import (
@@ -68,11 +69,12 @@ class Rollout:
     """Follow one rollout in a ledger; its name is the records' subject.
 
     ``plan`` and ``state`` are as of ``head``, the newest record followed (None before the first), whose ``effects`` may
-    still have to be carried out after a crash.
+    still have to be carried out after a crash. With ``controls`` a share enters the rollout document in the transaction of
+    the event that set it, so that no crash can part them; a replay has no executors, and controls nothing.
     """
 
-    def __init__(self, ledger: Ledger, sources: Sources, name: str) -> None:
-        self.ledger, self.sources, self.name = ledger, sources, name
+    def __init__(self, ledger: Ledger, sources: Sources, name: str, *, controls: bool = False) -> None:
+        self.ledger, self.sources, self.name, self.controls = ledger, sources, name, controls
         self.head: LedgerRecord | None = None
         self.effects: tuple[Effect, ...] = ()
         self._plan: Plan | None = None
@@ -117,13 +119,14 @@ class Rollout:
         self.refresh()
         event = Opened(ts) if self.head is None else reopen(self.state, ts)
         digest = self.sources.blobs.put("rollout_plan", canonical_json(msgspec.to_builtins(plan)))
-        self._append(plan, digest, event, advance(plan, initial(plan), event))
+        self._append(plan, digest, event, advance(plan, initial(plan), event), None)
         return self.state, self.effects
 
-    def apply(self, event: Event, handler: Effects | None = None) -> Step:
+    def apply(self, event: Event, handler: Effects | None = None, *, epoch: int | None = None) -> Step:
         """Append an event, advance, and carry out the effects; one that the state refuses is not appended.
 
-        Returns the state and the effects; a refusal is an effect (:func:`refusal`).
+        Returns the state and the effects; a refusal is an effect (:func:`refusal`). Raises OvertakenError when another
+        controller has led since ``epoch``.
         """
         while True:
             self.refresh()
@@ -131,7 +134,7 @@ class Rollout:
             if refusal(step[1]):
                 return step
             digest = self.head.body["inputs"]["rollout_plan"] if self.head else ""
-            if self._append(self.plan, digest, event, step):
+            if self._append(self.plan, digest, event, step, epoch):
                 break
         if handler is not None:
             carry_out(self, handler)
@@ -143,13 +146,28 @@ class Rollout:
         handler.set_share(self, self.state.share_percent)
         carry_out(self, handler)
 
-    def _append(self, plan: Plan, digest: str, event: Event, step: Step) -> bool:
-        """Append one record and say whether it was the next one."""
+    def _append(self, plan: Plan, digest: str, event: Event, step: Step, epoch: int | None) -> bool:
+        """Append one record and say whether it was the next one; another's before it means: look again."""
         link = {"seq": self.head.seq, "hash": self.head.hash} if self.head else None
         inputs = {"rollout_plan": digest, "rollout": self.name, "previous": link, "event": event_to_record(event)}
         classed = step[0].provenance or load_artifact(self.sources, plan.model).data.provenance
-        body = {"inputs": inputs, "figures": _as_figures(step)}
-        return self.ledger.append(KIND, self.name, classed, body).hash in self.refresh()
+        run = f"{self.name}#{step[0].attempt}"
+        entries = [
+            Entry(KIND, self.name, classed, {"inputs": inputs, "figures": _as_figures(step)}),
+            *(
+                document_entry(document(plan, effect.percent, run), self.name, classed)
+                for effect in step[1]
+                if self.controls and isinstance(effect, SetShare)
+            ),
+        ]
+        try:
+            self.ledger.append_all(entries, epoch=epoch, seen=self._seq)
+        except OvertakenError:
+            if not self.refresh():  # nothing newer of this rollout: it is the lead that was lost
+                raise
+            return False
+        self.refresh()
+        return True
 
     def _follows(self, record: LedgerRecord) -> bool:
         link = record.body["inputs"]["previous"]
@@ -222,13 +240,13 @@ def document(plan: Plan, percent: int, run: str) -> RolloutDocument:
 class LedgerEffects:
     """Carry out effects: publish the document, append evidence and aliases once for each event, hand on the rest.
 
-    ``publish`` reaches the executors, ``tag_source`` tags the work tree, ``tell`` reaches the humans.
+    ``publish`` reaches executors that follow something else than the ledger, ``tag_source`` tags the work tree, ``tell`` reaches the humans.
     """
 
     def __init__(
         self,
         *,
-        publish: Callable[[RolloutDocument], None],
+        publish: Callable[[RolloutDocument], None] | None = None,
         prove_run: Callable[[Rollout, Record], None],
         tag_source: Callable[[Rollout, str], None],
         tell: Callable[[str], None],
@@ -236,7 +254,8 @@ class LedgerEffects:
         self._publish, self._prove_run, self._tag_source, self._tell = publish, prove_run, tag_source, tell
 
     def set_share(self, rollout: Rollout, percent: int) -> None:
-        self._publish(document(rollout.plan, percent, rollout.run))
+        if self._publish is not None:
+            self._publish(document(rollout.plan, percent, rollout.run))
 
     def record(self, rollout: Rollout, effect: Record) -> None:
         self._prove_run(rollout, effect)

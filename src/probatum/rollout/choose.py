@@ -59,5 +59,9 @@ def is_in_share(unit: str, share: float, salt: str = "") -> bool:
         return True
     if share <= 0.0:
         return False
-    place = int.from_bytes(blake2b(f"{salt}\x1f{unit}".encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-    return place < share * 2.0**64
+    return place_of(unit, salt) < share * 2.0**64
+
+
+def place_of(unit: str, salt: str = "") -> int:
+    """Return a unit's place among all, an integer in [0, 2**64)."""
+    return int.from_bytes(blake2b(f"{salt}\x1f{unit}".encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
