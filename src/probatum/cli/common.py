@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,11 @@ from probatum.core.errors import ProbatumError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def workspace_option(command: F) -> F:
+def workspace_option(command: F, *, short: tuple[str, ...] = ("-w",)) -> F:
     """Add ``--workspace``: the folder that holds data, blobs, ledger and evidence."""
     return click.option(
         "--workspace",
-        "-w",
+        *short,
         type=click.Path(path_type=Path, file_okay=False),
         default=Path("workspace"),
         envvar="PROBATUM_WORKSPACE",
@@ -41,6 +42,16 @@ def output_option(command: F) -> F:
         show_default=True,
         help="What to print.",
     )(command)
+
+
+class FiniteRange(click.FloatRange):
+    """Take a number in a range; NaN, which compares with nothing, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def fail(error: ProbatumError) -> int:

@@ -122,6 +122,12 @@ ROLLOUT_LAST = Metric(
     series.LAST, "gauge", "Newest decision counted for the attempt, seconds since the epoch.", ("run",)
 )
 
+# The controller.
+CONTROLLER_LEADS = Metric("ml_controller_leads", "gauge", "1 while this controller leads, 0 while it waits.")
+CONTROLLER_TICKS = Metric("ml_controller_ticks_total", "counter", "Looks at the rollouts: ok, failed.", ("outcome",))
+CONTROLLER_TICK = Metric("ml_controller_last_tick_time_seconds", "gauge", "Last look, seconds since the epoch.")
+CANARY_SHARE = Metric("ml_canary_share_percent", "gauge", "Share that the ledger allows, in per cent.", ("rollout",))
+
 # Drift.
 PSI_SCORE = Metric(
     "ml_psi_score", "gauge", "Population stability index against the reference bins.", ("feature",), twin=Twin("ml_psi")

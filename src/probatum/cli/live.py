@@ -1,0 +1,190 @@
+"""Start, watch and stop a live canary. Each command is one event in the ledger; executors follow at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from probatum.cli.common import output_option, print_json, print_table, workspace_option
+from probatum.core.errors import AbortedError, BlockedError, ConfirmationError, InconclusiveError, UnknownNameError
+
+if TYPE_CHECKING:
+    from probatum.cli.workspace import Workspace
+    from probatum.pipeline.rollout import LedgerEffects, Rollout
+    from probatum.rollout.events import Event
+
+WATCH_S = 1.0
+
+_name = click.argument("name", required=False)
+_by = click.option("--by", envvar="USER", default="operator", show_default="$USER", help="Who does this.")
+_reason = click.option("--reason", default="", help="Why; it stands in the record.")
+
+
+def open_rollout(space: Workspace, name: str | None) -> Rollout:
+    """Return the live rollout of a name, or the newest one; UnknownNameError lists the known."""
+    from probatum.pipeline.rollout import Rollout, rollout_names
+
+    known = rollout_names(space.ledger)
+    if not known or (name is not None and name not in known):
+        raise UnknownNameError("rollout", name or "", known)
+    return Rollout(space.ledger, space, name or known[-1], controls=True)
+
+
+def live_effects(tell: Callable[[str], None]) -> LedgerEffects:
+    """Return what carries out the effects of a live rollout: evidence into the ledger, words to ``tell``."""
+    from probatum.pipeline.canary import prove_run
+    from probatum.pipeline.rollout import LedgerEffects
+    from probatum.rollout.events import Record
+
+    def prove(rollout: Rollout, effect: Record) -> None:
+        prove_run(rollout, effect)
+
+    def ask_for_tag(rollout: Rollout, kind: str) -> None:
+        tell(f"{rollout.name}: an {kind} tag is due where `probatum blockers` names no critical one")
+
+    return LedgerEffects(prove_run=prove, tag_source=ask_for_tag, tell=tell)
+
+
+@click.command()
+@_name
+@click.option("--phrase", help="The confirmation, as shown without this option.")
+@click.option("--approver", help="Who confirms.")
+@click.option("--last", type=click.IntRange(1, 100), help="Confirm only up to this share in per cent.")
+@workspace_option
+@output_option
+def start(
+    name: str | None, phrase: str | None, approver: str | None, last: int | None, workspace: Path, output: str
+) -> None:
+    """Start a canary that was rehearsed; without a phrase, print the one that is needed and exit 5.
+
+    \b
+    Examples:
+      probatum canary start                                       shows the phrase
+      probatum canary start --approver ada --phrase "ONAY: …"
+    """
+    from probatum.cli.workspace import Workspace
+    from probatum.rollout.confirm import build_phrase
+    from probatum.rollout.events import Confirmed
+    from probatum.rollout.machine import Stage, check_confirmation, required_permission
+
+    space = Workspace(workspace)
+    rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
+    if rollout.state.stage not in (Stage.AWAITING_CONFIRMATION, Stage.HOLDING):
+        raise BlockedError(f"{rollout.name} is {rollout.state.stage.value}: nothing awaits a confirmation")
+    if phrase is None or approver is None:
+        needed = build_phrase(required_permission(rollout.plan, rollout.state, now_ns, last=last))
+        raise ConfirmationError(f"confirmation required (--approver NAME --phrase '{needed}')", phrase=needed)
+    event = Confirmed(now_ns, phrase, approver)
+    check_confirmation(rollout.plan, rollout.state, event)
+    _apply(rollout, event, output)
+
+
+@click.command()
+@_name
+@click.option("--watch", "-w", "watch", is_flag=True, help="Go on until the rollout ends, holds or is interrupted.")
+@partial(workspace_option, short=())
+@output_option
+def status(name: str | None, watch: bool, workspace: Path, output: str) -> None:
+    """Show where a rollout stands, and what each criterion lacks. With -w exits 3 when it holds, 4 when it was aborted.
+
+    \b
+    Examples:
+      probatum canary status
+      probatum canary status -w
+      probatum canary status btc-canary -o json
+    """
+    from probatum.cli.workspace import Workspace
+    from probatum.rollout.machine import TERMINAL, Stage
+
+    rollout = open_rollout(Workspace(workspace), name)
+    moving = (Stage.RUNNING, Stage.PAUSED, Stage.VALIDATING)
+    shown = -1
+    while True:
+        rollout.refresh()
+        if rollout.head is not None and rollout.head.seq != shown:
+            shown = rollout.head.seq
+            _print(rollout, output)
+        if not watch or rollout.state.stage not in moving:
+            break
+        time.sleep(WATCH_S)
+    state = rollout.state
+    if watch and state.stage in TERMINAL:
+        raise AbortedError(f"{rollout.name}: {state.stage.value}: {state.reason}")
+    if watch and state.stage is Stage.HOLDING:
+        raise InconclusiveError(f"{rollout.name} holds: {state.reason}")
+
+
+def _command(verb: str, make: str, text: str, example: str) -> click.Command:
+    """Return a command that appends one event of a human's."""
+
+    @click.command(verb, help=f"{text}\n\n\b\nExamples:\n  probatum canary {verb}\n  probatum canary {verb} {example}")
+    @_name
+    @_by
+    @_reason
+    @workspace_option
+    @output_option
+    def command(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
+        from probatum.cli.workspace import Workspace
+        from probatum.rollout import events
+
+        space = Workspace(workspace)
+        _apply(open_rollout(space, name), getattr(events, make)(space.clock.now_ns(), by, reason), output)
+
+    return command
+
+
+pause = _command("pause", "Paused", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
+resume = _command("resume", "Resumed", "Let a paused or holding rollout go on.", "--by ada")
+abort = _command(
+    "abort", "Aborted", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
+)
+
+
+@click.command()
+@_name
+@workspace_option
+@output_option
+def retry(name: str | None, workspace: Path, output: str) -> None:
+    """Open another attempt of an ended rollout, with the same plan; preflight, dry-run and confirmation are due anew.
+
+    \b
+    Examples:
+      probatum canary retry
+      probatum canary retry btc-canary
+    """
+    from probatum.cli.workspace import Workspace
+
+    space = Workspace(workspace)
+    rollout = open_rollout(space, name)
+    rollout.open(rollout.plan, space.clock.now_ns())
+    _print(rollout, output)
+
+
+LIVE = (start, status, pause, resume, abort, retry)
+"""What the group ``canary`` adds."""
+
+
+def _apply(rollout: Rollout, event: Event, output: str) -> None:
+    from probatum.pipeline.rollout import accept
+
+    accept(rollout.apply(event, live_effects(lambda text: click.echo(text, err=True))))
+    _print(rollout, output)
+
+
+def _print(rollout: Rollout, output: str) -> None:
+    from probatum.services.controller.loop import summary
+
+    found: dict[str, Any] = summary(rollout)
+    if output == "json":
+        print_json(found)
+        return
+    checks = found.pop("checks")
+    print_table("", ["", ""], [(key, "" if value is None else value) for key, value in found.items()])
+    if checks:
+        rows = [(c["name"], c["verdict"], f"{c['bad']}/{c['n']}", c["bound"], c["reason"], c["settle"]) for c in checks]
+        print_table("", ["criterion", "verdict", "bad/n", "bound", "reason", "would settle it"], rows)
