@@ -14,7 +14,7 @@ from probatum.core.clock import parse_utc
 from probatum.core.errors import DataError, ParameterError
 from probatum.core.verdict import Provenance
 from probatum.features.events import available, dataset_events, sessions_of
-from probatum.market.calendar import CALENDARS
+from probatum.market.calendar import CALENDARS, Calendar
 from probatum.market.dataset import SCHEMAS, Dataset
 from probatum.market.events import BAR, QUOTE, TIMER, TRADE
 
@@ -94,3 +94,9 @@ def test_a_stream_that_cannot_be_made_is_an_error_that_says_why() -> None:
     ):
         with pytest.raises(kind, match=word):
             dataset_events(market, grid_ns=grid)
+
+
+def test_a_calendar_without_sessions_holds_nothing() -> None:
+    """No weekday, no session; and no time, no answer."""
+    assert sessions_of(Calendar(weekdays=()), np.array([START])).tolist() == [-1]
+    assert sessions_of(CALENDARS["24x7"], np.array([], dtype=np.int64)).tolist() == []

@@ -35,9 +35,9 @@ def available(dataset: Dataset) -> frozenset[str]:
 
 def sessions_of(calendar: Calendar, ts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each time the number of the session (start, end] it belongs to, −1 outside; times ascend."""
-    if not len(ts):
-        return np.empty(0, dtype=np.int64)
-    spans = _spans(calendar, ts)
+    spans = _spans(calendar, ts) if len(ts) else np.empty((0, 2), dtype=np.int64)
+    if not len(spans):
+        return np.full(len(ts), -1, dtype=np.int64)
     index = np.searchsorted(spans[:, 0], ts, side="left") - 1
     inside = (index >= 0) & (ts <= spans[index, 1])
     return np.where(inside, index, -1).astype(np.int64)

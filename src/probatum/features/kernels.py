@@ -339,12 +339,11 @@ def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d:
 
 @lean
 def _valid(kind: int, a: float, b: float, c: float, d: float, sized: bool) -> bool:
-    """Say whether an event's values are possible. It takes no array: counting references to one would cost more."""
+    """Say whether an event's values are possible."""
     if kind == TIMER:
         return True
-    if kind == BAR:  # NaN says that the source has no spread or no volume
-        spread, volume = 0.0 if math.isnan(b) else b, 0.0 if math.isnan(c) else c
-        return 0.0 < a < math.inf and 0.0 <= spread < math.inf and 0.0 <= volume < math.inf
+    if kind == BAR:  # NaN, which compares with nothing, says that the source has no spread or no volume
+        return 0.0 < a < math.inf and not (b < 0.0 or b == math.inf or c < 0.0 or c == math.inf)
     if kind == QUOTE:
         return 0.0 < a <= b < math.inf and (not sized or (0.0 <= c < math.inf and 0.0 <= d < math.inf))
     return kind == TRADE and 0.0 < a < math.inf and 0.0 <= b < math.inf and -1.0 <= c <= 1.0
