@@ -97,6 +97,6 @@ def test_a_stream_that_cannot_be_made_is_an_error_that_says_why() -> None:
 
 
 def test_a_calendar_without_sessions_holds_nothing() -> None:
-    """No weekday, no session; and no time, no answer."""
-    assert sessions_of(Calendar(weekdays=()), np.array([START])).tolist() == [-1]
+    """Saturday traders are closed on a Wednesday; and no time, no answer."""
+    assert sessions_of(Calendar(weekdays=(5,)), np.array([START + 2 * 1440 * MINUTE])).tolist() == [-1]
     assert sessions_of(CALENDARS["24x7"], np.array([], dtype=np.int64)).tolist() == []
