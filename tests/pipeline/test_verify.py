@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from probatum.adapters.ledger import COLUMNS, GUARDS
+from probatum.adapters.ledger import GUARDS
+from probatum.adapters.ledger_sql import COLUMNS
 from probatum.cli.evidence import export_evidence
 from probatum.cli.workspace import Workspace
 from probatum.core.canonical import canonical_json, sha256_hex
@@ -125,8 +126,10 @@ def test_every_kind_of_stored_file_is_there_to_be_flipped(proven: Path) -> None:
     assert {"artifact", "predictions", "quarantine", "bars", "manifests", "ml", "m"} <= folders
 
 
-def forge(path: Path, edit: Callable[[int, dict[str, Any]], Any], keep: int = 1_000) -> None:
-    """Edit bodies and re-hash the whole chain behind them, as someone with the file and our source code could."""
+def forge(
+    path: Path, edit: Callable[[int, dict[str, Any]], Any], keep: int = 1_000, *, says: dict[str, str] | None = None
+) -> None:
+    """Edit bodies (and what ``says`` replaces in subject or provenance) and re-hash the whole chain behind them, as someone with the file and our source code could."""
     with closing(sqlite3.connect(path)) as db:
         rows = db.execute(f"SELECT {', '.join(COLUMNS)} FROM records ORDER BY seq").fetchall()
         for name in GUARDS:
@@ -136,6 +139,7 @@ def forge(path: Path, edit: Callable[[int, dict[str, Any]], Any], keep: int = 1_
         for seq, ts, kind, subject, provenance, body, _, _ in rows[:keep]:
             document = json.loads(body)
             edit(seq, document)
+            subject, provenance = [(says or {}).get(word, word) for word in (subject, provenance)]
             text = canonical_json(document)
             digest = sha256_hex(preimage(seq, ts, kind, subject, provenance, text, prev))
             values = (seq, ts, kind, subject, provenance, text.decode(), prev, digest)
@@ -155,6 +159,25 @@ def test_an_edited_figure_behind_a_rehashed_chain_is_found(copy: Workspace) -> N
     assert (
         places(result) == f"record 3 (offline_report), figures.auc: the record says 0.64, recomputed it is {honest!r}"
     )
+
+
+@pytest.mark.parametrize(
+    ("says", "problems"),
+    [
+        ({"replay": "live"}, ["provenance: the record says live, it rests on replay data"] * 4),
+        ({"replay": "synthetic"}, []),
+        ({"m": "champion-of-all"}, ["subject: the record says champion-of-all, it is of m"] * 3),
+        ({"BTCUSDT": "GOLD"}, ["subject: the record says GOLD, it is of BTCUSDT"]),
+    ],
+)
+def test_a_record_cannot_claim_better_data_or_another_subject(
+    copy: Workspace, says: dict[str, str], problems: list[str]
+) -> None:
+    """No figure contains them, so they are held to the artifact and data below. A weaker class claims nothing."""
+    forge(copy.ledger.path, lambda *_: None, says=says)
+    shutil.rmtree(copy.evidence.root)
+    found = places(check(copy)).splitlines()
+    assert [line.split(", ", 1)[1] for line in found] == problems
 
 
 def test_other_libraries_are_named_as_a_possible_reason(copy: Workspace) -> None:

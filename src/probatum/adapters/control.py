@@ -68,9 +68,10 @@ class PostgresFollower(LedgerFollower):
                     self._session = self._postgres.connect()
                     self._session.execute(f"LISTEN {CHANNEL}")
                     self._is_there = False
-                execute = execute_on(self._session)
-                self._is_there = self._is_there or self._postgres.version(execute) > 0
-                return self._read(execute if self._is_there else None)
+                with self._postgres.bounded(self._session):
+                    execute = execute_on(self._session)
+                    self._is_there = self._is_there or self._postgres.version(execute) > 0
+                    return self._read(execute if self._is_there else None)
         except Exception:
             self._drop()
             raise

@@ -37,20 +37,18 @@ _GUARDING = (
     ),
     *(f"ALTER TABLE records ENABLE ALWAYS TRIGGER {name}" for name in GUARDS),
 )
-_GUARD_FOUND = (
-    "SELECT t.tgname::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = 'records'::regclass"
-    " AND t.tgname::text = ? AND t.tgtype = ? AND t.tgenabled = 'A' AND t.tgqual IS NULL AND t.tgattr::text = ''"
-    " AND p.prosrc = ?"
+_GUARDS_FOUND = (
+    "SELECT t.tgname::text, t.tgtype::int FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgenabled = 'A'"
+    " AND t.tgrelid = 'records'::regclass AND t.tgqual IS NULL AND t.tgattr::text = '' AND p.prosrc = ?"
 )
-# Advisory locks are the database's, so that each schema takes its own: 1 to append, 2 to lead.
-_LOCK_TO_APPEND = "SELECT pg_advisory_xact_lock(1886544993, hashtext('append ' || current_schema()))"
+# Advisory locks are the database's, so each schema takes its own. An append is on disk when it returns.
+_LOCK_TO_APPEND = (
+    "SELECT pg_advisory_xact_lock(1886544993, hashtext('append ' || current_schema())), set_config('synchronous_commit',"
+    " replace(current_setting('synchronous_commit'), 'off', 'on'), true)"
+)
 TRY_TO_LEAD = "SELECT pg_try_advisory_lock(1886544994, hashtext('lead ' || current_schema()))"
-# A dead peer is noticed by either side within seconds, and an append is on disk when it returns.
-_SESSION = (
-    "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '1', false),"
-    " set_config('tcp_keepalives_count', '5', false), set_config('synchronous_commit',"
-    " CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)"
-)
+# Either side notices within seconds that the other is dead.
+_OPTIONS = " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=5"
 _PARAMETERS: dict[str, Any] = {"connect_timeout": 2, "tcp_user_timeout": 2_000, "keepalives_idle": 2, "keepalives_interval": 1,
                "keepalives_count": 2, "client_encoding": "utf8", "application_name": "probatum"}  # fmt: skip
 
@@ -70,7 +68,9 @@ class PostgresLedger(SqlLedger):
             ) from None
         where = f"{given.get('host') or 'localhost'}:{given.get('port') or 5432}/{given.get('dbname') or ''}"
         super().__init__(f"postgresql://{where}", clock)
-        self._conninfo = make_conninfo(url, **{k: v for k, v in _PARAMETERS.items() if k not in given})
+        options = f"{given.get('options') or ''}{_OPTIONS}"
+        parameters = {k: v for k, v in _PARAMETERS.items() if k not in given}
+        self._conninfo = make_conninfo(url, **parameters, options=options)
         self._answer_s = answer_s
 
     @contextmanager
@@ -88,7 +88,9 @@ class PostgresLedger(SqlLedger):
     @contextmanager
     def reading(self) -> Iterator[Execute | None]:
         with self.translated("not read"), closing(self.connect()) as session:
-            if not self.version(execute_on(session)):
+            with self.bounded(session):
+                version = self.version(execute_on(session))
+            if not version:
                 yield None
                 return
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -102,21 +104,16 @@ class PostgresLedger(SqlLedger):
 
     def connect(self) -> psycopg.Connection[Any]:
         """Open a session in which each statement commits by itself."""
-        session = psycopg.connect(self._conninfo, autocommit=True)
-        try:
-            session.execute(_SESSION)
-        except BaseException:
-            session.close()
-            raise
-        return session
+        return psycopg.connect(self._conninfo, autocommit=True)
 
     def version(self, execute: Execute) -> int:
         """Return the schema's version, 0 where there is no ledger; refuse what this version cannot vouch for."""
         if execute("SELECT to_regclass('ledger_schema')::text").fetchone()[0] is None:
             return 0
         version = self.check_version(execute("SELECT version FROM ledger_schema").fetchone())
+        found = set(execute(_GUARDS_FOUND, _REFUSAL))
         for name, (bits, _, _) in GUARDS.items():
-            if execute(_GUARD_FOUND, name, bits, _REFUSAL).fetchone() is None:
+            if (name.encode(), bits) not in found:
                 raise IntegrityError(f"{self.place}, trigger {name}", "missing or changed: rows may have been edited")
         return version
 

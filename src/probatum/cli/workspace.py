@@ -51,7 +51,7 @@ class Workspace:
         if not url:
             return SqliteLedger(self.root / "ledger.db", self.clock)
         if not url.startswith(("postgresql://", "postgres://")):
-            raise ParameterError(LEDGER_URL, "a URL that begins with postgresql://", url.partition(":")[0])
+            raise ParameterError(LEDGER_URL, "a URL that begins with postgresql://", "(not shown)")
         from probatum.adapters.ledger_postgres import PostgresLedger
 
         return PostgresLedger(url, self.clock)

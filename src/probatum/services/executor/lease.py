@@ -53,7 +53,11 @@ class Lease:
         while not self._stopped.is_set():
             self.renew()
             self._tried.set()
-            if isinstance(self._source, PacedSource):
+            self._pause()
+
+    def _pause(self) -> None:
+        if isinstance(self._source, PacedSource):
+            with suppress(Exception):
                 self._source.wait()
-            else:
-                self._stopped.wait(RENEW_S)
+                return
+        self._stopped.wait(RENEW_S)
