@@ -12,13 +12,14 @@ import msgspec
 from probatum import __version__
 from probatum.core.canonical import canonical_json, digest, parse_json
 from probatum.core.errors import IntegrityError, ProbatumError
-from probatum.core.verdict import Verdict
+from probatum.core.verdict import Provenance, Verdict
 from probatum.models.trainer import library_versions
 from probatum.pipeline.evidence import GENESIS, record_hash
 from probatum.pipeline.export import RENDERED, export, is_export_name
 from probatum.pipeline.green import HEAD_FILE, find_head
 from probatum.pipeline.kinds import KINDS, EvidenceKind, named_blobs
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
+from probatum.pipeline.registry import load_artifact
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -105,6 +106,7 @@ class _Checker:
         self._sources = sources
         self._figures: dict[str, Any] = {}
         self._named: set[str] = set()
+        self._classes: dict[Any, Provenance] = {}
         self.blobs: dict[tuple[str, str], Finding | None] = {}
         self.figures_checked = 0
 
@@ -136,6 +138,8 @@ class _Checker:
             if key not in self._figures:
                 computed = kind.derive()(record.body["inputs"], self._sources)
                 self._figures[key] = parse_json(canonical_json(computed))
+            difference = first_difference(record.body["figures"], self._figures[key])
+            attributed = [] if difference else list(self._attributed(place, record))
         except ProbatumError as error:
             finding = _finding(place, error)
             if finding.place not in self._named:
@@ -147,11 +151,38 @@ class _Checker:
             yield Finding(place, f"the figures cannot be recomputed: {type(error).__name__}: {_short(str(error))}")
             return
         self.figures_checked += 1
-        difference = first_difference(record.body["figures"], self._figures[key])
+        yield from attributed
         if difference:
             path, recorded, computed = difference
             problem = f"the record says {_short(recorded)}, recomputed it is {_short(computed)}"
             yield Finding(f"{place}, {path}", problem + _other_versions(record.body["inputs"]))
+
+    def _attributed(self, place: str, record: Record) -> Iterator[Finding]:
+        """Hold subject and provenance, which no figure contains, to what the record rests on."""
+        self._classes[record.hash] = record.provenance
+        inputs, figures = record.body["inputs"], record.body["figures"]
+        if record.kind == "data_import":
+            subject, rests_on = inputs["symbol"], [Provenance(figures["provenance"])]
+        elif record.kind in _OF_ARTIFACT:
+            artifact = load_artifact(self._sources, (figures if record.kind == "train" else inputs)["artifact"])
+            data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
+            proofs = [self._classes[proof] for proof in inputs.get("proofs", ()) if proof in self._classes]
+            subject, rests_on = artifact.name, [artifact.data.provenance, *map(self._class_of, data), *proofs]
+        else:
+            return
+        if record.subject != subject:
+            yield Finding(f"{place}, subject", f"the record says {_short(record.subject)}, it is of {_short(subject)}")
+        weakest = Provenance.weakest(rests_on)
+        if Provenance.weakest([record.provenance, weakest]) is not record.provenance:
+            yield Finding(f"{place}, provenance", f"the record says {record.provenance}, it rests on {weakest} data")
+
+    def _class_of(self, dataset: tuple[str, str]) -> Provenance:
+        if dataset not in self._classes:
+            self._classes[dataset] = self._sources.datasets.load(*dataset).provenance
+        return self._classes[dataset]
+
+
+_OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check")
 
 
 def _other_versions(inputs: dict[str, Any]) -> str:
