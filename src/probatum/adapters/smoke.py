@@ -7,8 +7,9 @@ import io
 import json
 import urllib.parse
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -42,17 +43,16 @@ def smoke_engine(
     """
     host, port = _address(url)
     with _client(url) as client:
-        served = _get(client, "/ml/model/info").json()
-        if served.get("digest") != artifact.digest:
+        served = _get(client, "/ml/model/info", _Model)
+        if served.digest != artifact.digest:
             raise BlockedError(
-                f"{url} serves {served.get('version')} ({str(served.get('digest'))[:12]}), not {artifact.name} "
-                f"({artifact.digest[:12]})"
+                f"{url} serves {served.version} ({served.digest[:12]}), not {artifact.name} ({artifact.digest[:12]})"
             )
-        before = _get(client, "/ml/metrics").content
+        before = _request(client, "GET", "/ml/metrics")
         bodies = [json.dumps({"features": list(row), "fingerprint": artifact.features.fingerprint}) for row in rows]
         requests = [http_post(host, port, "/ml/predict", body.encode()) for body in bodies]
         replies = asyncio.run(open_loop(host, port, requests, rate_per_s=rate_per_s, progress=progress))
-        after = _get(client, "/ml/metrics").content
+        after = _request(client, "GET", "/ml/metrics")
     return SmokeRun(
         model=artifact.name,
         version=artifact.name,
@@ -74,14 +74,18 @@ class ShadowDriver:
         self._next = 0
 
     def warm_up(self, until: int, progress: Progress | None = None) -> None:
-        """Feed the events before index ``until`` without asking for decisions."""
+        """Feed the events before index ``until`` without asking for decisions.
+
+        Raises BlockedError, before the first of them, where the executor serves another feature set.
+        """
         with _client(self._url) as client:
+            served = _get(client, "/shadow/metrics", _Shadow).config.feature_set
+            if served != (wanted := self._artifact.features.set):
+                raise BlockedError(f"{self._url} serves feature set {served}, not {wanted}")
             for start in range(self._next, until, WARM_UP_EVENTS):
                 end = min(start + WARM_UP_EVENTS, until)
                 body = {"symbol": self._symbol, "events": self._wire(start, end)}
-                reply = client.post("/market/events", content=msgspec.json.encode(body), headers=_JSON)
-                if reply.status_code != 200:
-                    raise BlockedError(f"{self._url} refused market events: {reply.text[:200]}")
+                _request(client, "POST", "/market/events", content=msgspec.json.encode(body), headers=_JSON)
                 if progress is not None:
                     progress.step(f"warm-up {self._symbol}", end, until)
         self._next = until
@@ -98,7 +102,7 @@ class ShadowDriver:
         bodies = [{"symbol": self._symbol, "events": self._wire(start, end)} for start, end in spans]
         requests = [http_post(host, port, "/predict-with-shadow", msgspec.json.encode(body)) for body in bodies]
         with _client(self._url) as client:
-            before = _get(client, "/shadow/metrics").json()
+            before = _get(client, "/shadow/metrics", _Shadow)
             replies = asyncio.run(
                 open_loop(host, port, requests, rate_per_s=rate_per_s, connections=1, timeout_s=10.0, progress=progress)
             )
@@ -108,20 +112,20 @@ class ShadowDriver:
             model=self._artifact.name,
             artifact=self._artifact.digest,
             symbol=self._symbol,
-            delivery=after["config"]["delivery"],
+            delivery=after.config.delivery,
             started=format_utc(now_ns),
             rate_per_s=rate_per_s,
             replies=_parquet(replies, "prediction"),
-            before=msgspec.json.encode(before["counts"]),
-            after=msgspec.json.encode(after["counts"]),
+            before=msgspec.json.encode(before.counts),
+            after=msgspec.json.encode(after.counts),
         )
 
-    def _settled(self, client: httpx.Client) -> Any:
+    def _settled(self, client: httpx.Client) -> _Shadow:
         """Return the metrics once no comparison is pending; what still is then shows as uncounted."""
         import time
 
         deadline = time.monotonic() + SETTLE_S
-        while (found := _get(client, "/shadow/metrics").json())["pending"] and time.monotonic() < deadline:
+        while (found := _get(client, "/shadow/metrics", _Shadow)).pending and time.monotonic() < deadline:
             time.sleep(0.02)
         return found
 
@@ -162,23 +166,49 @@ def _number(reply: Reply, field: str) -> float | None:
 
 def _address(url: str) -> tuple[str, int]:
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or not parts.port:
-        raise ParameterError("url", "http://HOST:PORT", url)
-    return parts.hostname, parts.port
+    with suppress(ValueError):  # a port beyond 65,535
+        if parts.scheme == "http" and parts.hostname and parts.port and parts.path in ("", "/") and " " not in url:
+            return parts.hostname, parts.port
+    raise ParameterError("url", "http://HOST:PORT", url)
+
+
+class _Model(msgspec.Struct):
+    digest: str
+    version: str
+
+
+class _Config(msgspec.Struct):
+    delivery: str
+    feature_set: str
+
+
+class _Shadow(msgspec.Struct):
+    pending: int
+    config: _Config
+    counts: dict[str, Any]
 
 
 _JSON = {"Content-Type": "application/json"}
+T = TypeVar("T")
 
 
 def _client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=10.0, trust_env=False)
 
 
-def _get(client: httpx.Client, path: str) -> httpx.Response:
+def _get(client: httpx.Client, path: str, schema: type[T]) -> T:
     try:
-        reply = client.get(path)
+        return msgspec.json.decode(_request(client, "GET", path), type=schema)
+    except msgspec.DecodeError:
+        raise DataError("is not what a service of ours answers", file=client.base_url.join(path)) from None
+
+
+def _request(client: httpx.Client, method: str, path: str, **content: Any) -> bytes:
+    place = client.base_url.join(path)
+    try:
+        reply = client.request(method, path, **content)
     except httpx.HTTPError as error:
-        raise DataError(f"does not answer ({error})", file=f"{client.base_url}{path.lstrip('/')}") from None
+        raise DataError(f"does not answer ({error})", file=place) from None
     if reply.status_code != 200:
-        raise DataError(f"answers {reply.status_code}", file=f"{client.base_url}{path.lstrip('/')}")
-    return reply
+        raise DataError(f"answers {reply.status_code}", file=place, value=reply.text[:200])
+    return reply.content

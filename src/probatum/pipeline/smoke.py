@@ -13,8 +13,6 @@ from probatum.pipeline.ports import Ledger, Record, Sources
 from probatum.rollout.bounds import clopper_pearson
 from probatum.rollout.criteria import SMOKE_CRITERIA, SMOKE_SLOW_MS, Measurement, assess
 
-REQUESTS = 1_000
-
 
 class SmokeRun(msgspec.Struct, frozen=True):
     """Hold what one smoke run recorded.
