@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from probatum.cli.common import workspace_option
+from probatum.cli.common import FiniteRange, workspace_option
 
 
 @click.command()
@@ -34,7 +34,7 @@ from probatum.cli.common import workspace_option
 @click.option(
     "--as-of-age",
     "as_of_age_s",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0.001, 1e9),
     default=300.0,
     show_default=True,
     help="Age in seconds from which a request's as_of is stale.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probatum.cli.common import workspace_option
+from probatum.cli.common import FiniteRange, workspace_option
 from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--mode", type=click.Choice(["off", "observe", "gated"]), help="Without --rollout.  [default: observe]")
 @click.option(
     "--share",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Share of decisions mirrored, or of units gated, without --rollout.  [default: 1]",
 )
 @click.option(
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--stale-s",
-    type=click.FloatRange(min=0.001),
+    type=FiniteRange(0.001, 1e9),
     default=90.0,
     show_default=True,
     help="Age of market data at which the champion is not asked.",
@@ -189,20 +189,13 @@ def build(
 
 
 def _served(workspace: Path, model: str | None, artifact: Path | None) -> tuple[FeatureSet, str] | None:
-    import msgspec
-
     from probatum.cli.engine import file_source, workspace_source
-    from probatum.features.sets import get_feature_set
-    from probatum.models.artifact import parse_artifact
+    from probatum.models.artifact import parse_artifact, served_set
 
     if model is None and artifact is None:
         return None
     load = file_source(artifact, model or "") if artifact else workspace_source(workspace)
     digest, data = load(model or "")
-    found = parse_artifact(data, expected_digest=digest, place=f"artifact {digest[:12]}")
-    known = get_feature_set(found.features.set)
-    kept = tuple(feature for feature in known.features if feature.name in found.features.names)
-    served = msgspec.structs.replace(known, features=kept)
-    if served.fingerprint != found.features.fingerprint:
-        raise ParameterError("model", "trained on this version's feature sets", found.name)
-    return served, found.target
+    place = f"artifact {digest[:12]}"
+    found = parse_artifact(data, expected_digest=digest, place=place)
+    return served_set(found.features, place), found.target

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.common import FiniteRange, output_option, print_json, print_table, progress, workspace_option
 from probatum.core.errors import BlockedError, InconclusiveError
 
 if TYPE_CHECKING:
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from probatum.models.artifact import Artifact
     from probatum.pipeline.ports import Record
 
+
 REQUESTS = 1_000
 
 
 @click.command()
 @click.option("--model", default="challenger", show_default=True, help="Alias, name or digest that is to be proven.")
 @click.option("--engine", "url", default="http://127.0.0.1:4010", show_default=True, help="The engine that serves it.")
-@click.option("--rate", type=click.FloatRange(1, 20_000), default=500.0, show_default=True, help="Requests a second.")
+@click.option("--rate", type=FiniteRange(1, 20_000), default=500.0, show_default=True, help="Requests a second.")
 @workspace_option
 @output_option
 def smoke(model: str, url: str, rate: float, workspace: Path, output: str) -> None:
@@ -61,7 +62,7 @@ def shadow() -> None:
 @shadow.command("smoke")
 @click.option("--model", default="challenger", show_default=True, help="Alias, name or digest that is in the shadow.")
 @click.option("--executor", "url", default="http://127.0.0.1:4001", show_default=True, help="The executor.")
-@click.option("--rate", type=click.FloatRange(1, 5_000), default=200.0, show_default=True, help="Decisions a second.")
+@click.option("--rate", type=FiniteRange(1, 5_000), default=200.0, show_default=True, help="Decisions a second.")
 @click.option(
     "--decisions", type=click.IntRange(1, 1_000_000), default=REQUESTS, show_default=True, help="How many decisions."
 )

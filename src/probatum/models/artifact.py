@@ -9,6 +9,7 @@ import msgspec
 from probatum.core.canonical import canonical_json, sha256_hex
 from probatum.core.errors import IntegrityError
 from probatum.core.verdict import Provenance
+from probatum.features.sets import FeatureSet, get_feature_set
 
 SCHEMA = "probatum.artifact/1"
 
@@ -124,3 +125,17 @@ def parse_artifact(data: bytes, *, expected_digest: str | None, place: str) -> A
     if artifact.schema != SCHEMA:
         raise IntegrityError(place, f"schema is {artifact.schema!r}, this version reads {SCHEMA!r}")
     return artifact
+
+
+def served_set(spec: FeatureSpec, place: str) -> FeatureSet:
+    """Return the feature set of an artifact's columns, as this version computes it: the same names mean the same numbers.
+
+    Raises UnknownNameError for a set that does not exist, and IntegrityError for other columns or another fingerprint.
+    """
+    known = get_feature_set(spec.set)
+    found = msgspec.structs.replace(known, features=tuple(item for item in known.features if item.name in spec.names))
+    if found.names != spec.names:
+        raise IntegrityError(place, f"columns are {', '.join(spec.names)}; {spec.set} has {', '.join(known.names)}")
+    if found.fingerprint != spec.fingerprint:
+        raise IntegrityError(place, f"fingerprint is of another version of feature set {spec.set!r}; train it anew")
+    return found

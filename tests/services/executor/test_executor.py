@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from probatum.services.executor.caller import Caller, parse_answers
 from probatum.services.executor.client import EngineClient, Reply
 from probatum.services.executor.decide import Executor, ExecutorSettings
 from probatum.services.executor.shadow import Shadow, ShadowSettings
+from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
 NOW_NS = 1_704_067_200_000_000_000
@@ -341,6 +343,25 @@ def test_an_impossible_event_is_named_and_those_before_it_stay() -> None:
     assert (after, reply) == (200, {"applied": 1, "ready": False})
 
 
+def test_an_event_from_the_future_poisons_no_symbol() -> None:
+    """Were it taken, every later event would be refused as late, and old data would look fresh to the champion."""
+    stand = Stand(Wire(scores(0.5)), has=frozenset({"volume"}))
+    future = {"symbol": "X", "events": [[NOW_NS * 2, 2, 100.0, None, 5.0, 0]]}
+    past = {"symbol": "X", "events": [bar(1, 100.0)]}
+
+    async def go() -> list[int]:
+        return [(await stand.post(body, "/market/events"))[0] for body in (future, past)]
+
+    assert asyncio.run(go()) == [422, 200]
+
+
+def test_vectors_computed_from_market_state_are_counted() -> None:
+    """A snapshot's vector is computed here and counts; one that came as a vector, or was refused, does not."""
+    stand = Stand(Wire(scores(0.5)))
+    run(stand, {"snapshot": SNAPSHOT}, {"features": [1, 2, 3, 4, 5, 6]}, {"snapshot": {"ts": 0}})
+    assert stand.registry.value(metrics.FEATURE_EXTRACTIONS) == 1
+
+
 BAD: list[tuple[object, int, str]] = [
     ({}, 400, "snapshot"),
     ({"symbol": "X", "strategy": "s"}, 404, "symbol"),
@@ -361,6 +382,10 @@ BAD: list[tuple[object, int, str]] = [
     ({"features": [1, 2, 3, 4, 5, 6], "as_of": 10**30}, 422, "as_of"),
     ({"features": [1, 2, 3, 4, 5, 6], "events": []}, 422, "events"),
     ({"features": [1, 2, 3, 4, 5, 6], "symbol": "x" * 129}, 422, "symbol"),
+    ({"snapshot": SNAPSHOT, "fingerprint": "0"}, 422, "fingerprint"),
+    ({"symbol": "X", "fingerprint": "0"}, 422, "fingerprint"),
+    ({"symbol": "X", "as_of": NOW_NS}, 422, "as_of"),
+    ({"symbol": "X", "events": [[NOW_NS + 10**10, 2, 1, None, 1, 0]]}, 422, "events[0].ts"),
     ({"symbol": "X", "events": [[1, 9, 1, 1, 1, 1]]}, 422, "events[0][1]"),
     ({"symbol": "X", "events": [[-1, 2, 1, 1, 1, 1]]}, 422, "events[0][0]"),
     ({"symbol": "X", "events": [[1, 2, -1, None, 1, 1]]}, 422, "events[0].values"),
@@ -514,6 +539,25 @@ def test_client_drops_a_connection_whose_answer_is_late() -> None:
     late, next_one = asyncio.run(go())
     assert (late.status, late.cause) == (0, "timeout")
     assert (next_one.status, next_one.body) == (200, b"next")
+
+
+def test_client_gives_up_connecting_to_a_host_that_is_silent() -> None:
+    """A handshake that nobody answers ends with its call, so that its place is free when the host is back."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, socket.socket() as filler:
+        filler.connect(deaf.getsockname())  # the queue is full: the next handshake is dropped
+
+        async def go() -> tuple[Reply, bool, Reply]:
+            client = EngineClient(f"http://127.0.0.1:{deaf.getsockname()[1]}", connections_max=1)
+            replies = [await client.ask(b"x", 0.05)]
+            for _ in range(10):
+                await asyncio.sleep(0)
+            is_free = client.is_free
+            replies.append(await client.ask(b"x", 0.05))
+            client.close()
+            return replies[0], is_free, replies[1]
+
+        first, is_free, second = asyncio.run(go())
+    assert (first.cause, is_free, second.cause) == ("timeout", True, "timeout")
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,18 @@ def test_a_log_takes_every_decision() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://x", "ftp://x", "http://", "http://u:p@x", "http://x?q", "http://x:99999", "x\r\ny"]
+    "url",
+    [
+        "https://x",
+        "ftp://x",
+        "http://",
+        "http://u:p@x",
+        "http://x?q",
+        "http://x:99999",
+        "x\r\ny",
+        "http://a b",
+        "http://x#y",
+    ],
 )
 def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
     """A bad engine URL is one message at the start."""

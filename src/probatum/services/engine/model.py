@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import msgspec
-
-from probatum.core.errors import IntegrityError
-from probatum.features.sets import get_feature_set
-from probatum.models.artifact import Artifact, FixedModel, LogisticModel, ModelData, PluginModel, parse_artifact
+from probatum.models.artifact import FixedModel, LogisticModel, ModelData, PluginModel, parse_artifact, served_set
 from probatum.models.scoring import compile_scorer
-from probatum.services.engine.schema import PredictRequest, Row, Snapshot
+from probatum.services.engine.rows import in_order, snapshot_row
+from probatum.services.engine.schema import PredictRequest, Row
 from probatum.services.http import RequestError
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
-SNAPSHOT_SET = "v1.8-b0"
 NOT_A_NUMBER = "not_a_number"
 EXCEPTION = "exception"
 
@@ -36,7 +32,7 @@ class Model:
     def __init__(self, data: bytes, digest: str, reference: str, registry: Registry) -> None:
         place = f"artifact {digest[:12]}"
         self.artifact = artifact = parse_artifact(data, expected_digest=digest, place=place)
-        _check_features(artifact, place)
+        served_set(artifact.features, place)
         self.digest, self.version = digest, artifact.name
         self.alias = "" if digest.startswith(reference) or reference == artifact.name else reference
         self.names = artifact.features.names
@@ -92,64 +88,21 @@ class Model:
                 value=fingerprint,
             )
 
-    def row(self, features: Row, field: str = "features") -> Sequence[float]:
+    def row(self, features: Row, field: str = "features") -> list[float]:
         """Return the features in the model's order, or refuse a missing, unknown or surplus one by name."""
-        names = self.names
-        if len(features) == len(names):
-            if type(features) is list:
-                return features
-            try:
-                return [features[name] for name in names]  # type: ignore[call-overload]
-            except KeyError:
-                pass
-        return self._refuse(features, field)
-
-    def snapshot_row(self, snapshot: Snapshot) -> Sequence[float]:
-        """Return the seed's vector of a snapshot; only ``v1.8-b0`` can be computed from one alone."""
-        if self.artifact.features.set != SNAPSHOT_SET or len(self.names) != 6:
-            raise RequestError(
-                422,
-                f"a snapshot serves only {SNAPSHOT_SET}; this model needs the features of {self.artifact.features.set!r}",
-                field="snapshot",
-                allowed="features: " + ", ".join(self.names),
-            )
-        self._extracted()
-        volume = snapshot.vol1m
-        return [1.0, snapshot.mid, snapshot.spreadBp, volume, snapshot.rsi14, math.log1p(volume)]
+        return in_order(features, self.names, field)
 
     def request_row(self, request: PredictRequest) -> Sequence[float]:
         """Return the row of a single prediction; features win over a snapshot."""
         if request.features is not None:
             return self.row(request.features)
         if request.snapshot is not None:
-            return self.snapshot_row(request.snapshot)
+            row = snapshot_row(request.snapshot, self.artifact.features.set, self.names)
+            self._extracted()
+            return row
         raise RequestError(
             400, "features or snapshot is missing", field="features", allowed="features, snapshot or rows"
         )
-
-    def _refuse(self, features: Row, field: str) -> Sequence[float]:
-        allowed = ", ".join(self.names)
-        if not isinstance(features, dict):
-            count = len(self.names)
-            raise RequestError(
-                422, f"{field} must have {count} values, got {len(features)}", field=field, allowed=allowed
-            )
-        missing = [name for name in self.names if name not in features]
-        unknown = [name for name in features if name not in self.names]
-        name, problem = (unknown[0], "not a feature of this model") if unknown else (missing[0], "missing")
-        raise RequestError(422, f"{field}.{name} is {problem}", field=f"{field}.{name}", allowed=allowed)
-
-
-def _check_features(artifact: Artifact, place: str) -> None:
-    """Hold the artifact's columns to this version's feature set: the same names mean the same numbers."""
-    spec = artifact.features
-    known = get_feature_set(spec.set)
-    kept = tuple(feature for feature in known.features if feature.name in spec.names)
-    variant = msgspec.structs.replace(known, features=kept)
-    if variant.names != spec.names:
-        raise IntegrityError(place, f"columns are {', '.join(spec.names)}; {spec.set} has {', '.join(known.names)}")
-    if variant.fingerprint != spec.fingerprint:
-        raise IntegrityError(place, f"fingerprint is of another version of feature set {spec.set!r}; train it anew")
 
 
 def _type_of(model: ModelData) -> str:

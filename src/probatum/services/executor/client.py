@@ -71,19 +71,21 @@ class EngineClient:
             call.on_connection(self._idle.pop(), is_reused=True)
         elif self._open < self._connections_max:
             self._open += 1
-            task = asyncio.get_running_loop().create_task(self._connect(call))
+            call.connecting = task = asyncio.get_running_loop().create_task(self._connect(call))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             call.end(Reply(0, cause="refused"))
 
     async def _connect(self, call: _Call) -> None:
+        connection = _Connection(self)
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self), self._host, self._port
-            )
-        except (OSError, UnicodeError):
-            self._open -= 1
+            await asyncio.get_running_loop().create_connection(lambda: connection, self._host, self._port)
+        except (OSError, UnicodeError, asyncio.CancelledError):
+            if connection.is_alive:  # it came about as its call ran out of time
+                connection.abandon()
+            else:
+                self._open -= 1
             call.end(Reply(0, cause="refused"))
             return
         if call.is_over:
@@ -111,13 +113,14 @@ class EngineClient:
 
 
 class _Call:
-    __slots__ = ("_connection", "_done", "_request", "may_retry", "timer")
+    __slots__ = ("_connection", "_done", "_request", "connecting", "may_retry", "timer")
 
     def __init__(self, request: bytes, done: Callable[[Reply], None]) -> None:
         self._request = request
         self._done: Callable[[Reply], None] | None = done
         self._connection: _Connection | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.connecting: asyncio.Task[None] | None = None
         self.may_retry = False
 
     @property
@@ -133,6 +136,8 @@ class _Call:
         self.end(Reply(0, cause="timeout"))
         if connection:
             connection.abandon()  # its answer may still come, and must not be taken for another call's
+        elif self.connecting:
+            self.connecting.cancel()  # a host that drops what we send would hold the place for minutes
 
     def end(self, reply: Reply) -> None:
         if (done := self._done) is None:
@@ -221,6 +226,8 @@ def _parse(url: str) -> tuple[str, int, str]:
         or parts.username
         or not url.isascii()
         or not url.isprintable()
+        or " " in url
+        or parts.fragment
     ):
         raise ParameterError("engine", allowed, url)
     return parts.hostname, port, parts.path.rstrip("/")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isfinite, log1p, nan
-from typing import Any, Literal, Protocol
+from math import nan
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
@@ -15,7 +15,8 @@ from probatum.models.baseline import Baseline, bind
 from probatum.monitoring.shadow import DecisionRow, Outcome, is_match
 from probatum.rollout.choose import Mode, Route, choose, is_in_share
 from probatum.rollout.lease import RolloutDocument, RolloutSource
-from probatum.services.engine.schema import Row, Snapshot
+from probatum.services.engine.rows import in_order, snapshot_row
+from probatum.services.engine.schema import Snapshot
 from probatum.services.executor.caller import Caller
 from probatum.services.executor.lease import Lease
 from probatum.services.executor.schema import DecisionReply, DecisionRequest, EventsReply, Latency, MarketEvent
@@ -25,7 +26,6 @@ from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
 Delivery = Literal["await", "mirror"]
-SNAPSHOT_SET = "v1.8-b0"
 FUTURE_NS = 5 * NS_PER_S
 
 
@@ -91,7 +91,10 @@ class Executor:
         self._routes = {route: registry.counter(metrics.DECISIONS, route.value).inc for route in Route}
         self._extracted = registry.counter(metrics.FEATURE_EXTRACTIONS).inc
         self._baseline_ms = registry.histogram(metrics.BASELINE_LATENCY).observe
-        self._registry = registry
+        self._champion_outcomes = {
+            name: registry.counter(metrics.CHAMPION_OUTCOMES, name).inc
+            for name in (*(item.value for item in Outcome), "not_in_share", "drift", "stale", "no_engine")
+        }
 
     @property
     def decisions(self) -> int:
@@ -128,9 +131,11 @@ class Executor:
         if symbol not in self._states and len(self._states) >= self.settings.symbols_max:
             raise RequestError(422, "too many symbols", field="symbol", allowed=f"at most {self.settings.symbols_max}")
         state, ready, as_of = self._states.get(symbol) or (self._new_state(), False, 0)
-        i = 0
+        latest_ns, i = self._clock.now_ns() + FUTURE_NS, 0
         try:
             for i, event in enumerate(events):  # noqa: B007  the handler names it
+                if event.ts > latest_ns:  # taken, it would refuse all that is to come, and make stale data look fresh
+                    raise DataError("event lies in the future", field="ts", value=event.ts)
                 ready = state.update(event.ts, event.kind, *map(_number, (event.a, event.b, event.c, event.d)))
                 as_of = event.ts
         except DataError as error:
@@ -155,15 +160,22 @@ class Executor:
         )  # fmt: skip
 
     def _vector(self, request: DecisionRequest) -> tuple[list[float], int]:
+        if request.fingerprint is not None and request.fingerprint != self._fingerprint:
+            raise RequestError(422, "fingerprint is of another feature set", field="fingerprint",
+                               allowed=self._fingerprint, value=request.fingerprint)  # fmt: skip
         if request.features is not None or request.snapshot is not None:
             if request.events is not None:
                 raise RequestError(422, "events go with a symbol's state, not with a vector", field="events")
             as_of = self._as_of(request.as_of)
             if request.features is not None:
-                return self._checked(request.features, request.fingerprint), as_of
-            return self._from_snapshot(request.snapshot), as_of
+                return in_order(request.features, self._names), as_of
+            row = snapshot_row(cast(Snapshot, request.snapshot), self.feature_set.name, self._names)
+            self._extracted()
+            return row, as_of
         if not request.symbol:
             raise RequestError(400, "snapshot is missing (or features, or a symbol that has events)", field="snapshot")
+        if request.as_of is not None:
+            raise RequestError(422, "as_of goes with a vector; a symbol's state knows its own time", field="as_of")
         if request.events:
             self.take_events(request.symbol, request.events)
         return self._from_state(request.symbol)
@@ -178,35 +190,6 @@ class Executor:
         if not 0 <= ns <= self._clock.now_ns() + FUTURE_NS:
             raise RequestError(422, "as_of lies in the future or before 1970", field="as_of", value=as_of)
         return ns
-
-    def _checked(self, features: Row, fingerprint: str | None) -> list[float]:
-        if fingerprint is not None and fingerprint != self._fingerprint:
-            raise RequestError(422, "fingerprint is of another feature set", field="fingerprint",
-                               allowed=self._fingerprint, value=fingerprint)  # fmt: skip
-        row = features if isinstance(features, list) else self._in_order(features)
-        if len(row) != len(self._names):
-            raise RequestError(422, f"features must have {len(self._names)} values, got {len(row)}",
-                               field="features", allowed=", ".join(self._names))  # fmt: skip
-        for name, value in zip(self._names, row, strict=True):
-            if not isfinite(value):
-                raise RequestError(422, f"features.{name} is not finite", field=f"features.{name}", value=value)
-        return row
-
-    def _in_order(self, features: dict[str, float]) -> list[float]:
-        wrong = [(name, f"not a feature of {self.feature_set.name}") for name in features if name not in self._names]
-        wrong += [(name, "missing") for name in self._names if name not in features]
-        for name, problem in wrong:
-            raise RequestError(422, f"features.{name} is {problem}", field=f"features.{name}",
-                               allowed=", ".join(self._names))  # fmt: skip
-        return [features[name] for name in self._names]
-
-    def _from_snapshot(self, snapshot: Snapshot | None) -> list[float]:
-        if snapshot is None or self.feature_set.name != SNAPSHOT_SET or len(self._names) != 6:
-            raise RequestError(422, f"a snapshot holds only the features of {SNAPSHOT_SET}; {self.feature_set.name} is served",
-                               field="snapshot")  # fmt: skip
-        if not all(map(isfinite, (snapshot.mid, snapshot.spreadBp, snapshot.vol1m, snapshot.rsi14))):
-            raise RequestError(422, "snapshot holds a value that is not finite", field="snapshot")
-        return [1.0, snapshot.mid, snapshot.spreadBp, snapshot.vol1m, snapshot.rsi14, log1p(snapshot.vol1m)]
 
     def _from_state(self, symbol: str) -> tuple[list[float], int]:
         if symbol not in self._states:
@@ -226,7 +209,7 @@ class Executor:
             answer = await self.champion.ask(row.features, left_ns)
             row.champion, reason = answer.score, answer.outcome.value
         row.champion_outcome = reason or "no_engine"
-        self._registry.counter(metrics.CHAMPION_OUTCOMES, row.champion_outcome).inc()
+        self._champion_outcomes[row.champion_outcome]()
 
     def _forbids(self, row: DecisionRow, document: RolloutDocument, share: float) -> str | None:
         """Return why the champion may not answer, or None; its breaker speaks for itself when it is asked."""
