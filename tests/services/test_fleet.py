@@ -27,9 +27,11 @@ def test_workers_that_die_young_again_and_again_end_the_service():
     assert 2 < done.stderr.count("replacing it") < 10
 
 
-@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("256.0.0.1", 0), ("192.0.2.1", 0), ("", -1)])
+@pytest.mark.parametrize(
+    ("host", "port"), [("127.0.0.1", 70_000), ("256.0.0.1", 0), ("192.0.2.1", 0), ("::1", -1), ("", 0)]
+)
 def test_an_address_that_cannot_be_bound_is_named(host: str, port: int):
-    """The message holds host and port, and no stack trace reaches the user."""
+    """The message holds host and port, and no stack trace reaches the user; no host at all is not every address."""
     with pytest.raises(ParameterError, match="host, port"):
         bind(host, port)
 

@@ -35,6 +35,8 @@ _MASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 takes a free one. ParameterError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if not host:
+        raise ParameterError("host, port", "an address (0.0.0.0 for all of them) and a port", f"{host}:{port}")
     try:
         sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:

@@ -102,7 +102,7 @@ def test_the_fast_path_answers_as_fastapi_does(
 def test_errors_of_every_route_have_one_shape(kit: SimpleNamespace, engine: Any):
     """Unknown paths and methods, too, answer {error, …}."""
     for method, path, status in (
-        ("GET", "/nope", 404), ("PUT", PREDICT, 405), ("GET", PREDICT, 405), ("POST", "/ml/health", 405),
+        ("GET", "/nope", 404), ("PUT", PREDICT, 405), ("GET", PREDICT, 405), ("POST", "/ml/health", 405), ("GET", "/ml/health/", 404),
     ):  # fmt: skip
         reply = kit.call(engine, method, path)
         assert reply.status == status

@@ -17,9 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from probatum.adapters.blobs import FileBlobs
 from probatum.adapters.ledger import SqliteLedger
+from probatum.cli.main import cli
 from probatum.core.canonical import sha256_hex
 from probatum.core.clock import SystemClock
 from probatum.pipeline.registry import move_alias
@@ -142,6 +144,24 @@ def test_what_cannot_be_served_is_one_message_and_an_exit_code(kit: SimpleNamesp
     code, message = ended("--artifact", str(path))
     assert (code, "not an artifact" in message) == (1, True)
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("engine", ["--as-of-age", "nan"]),
+        ("engine", ["--as-of-age", "inf"]),
+        ("engine", ["--as-of-age", "1e12"]),
+        ("executor", ["--stale-s", "inf"]),
+        ("executor", ["--stale-s", "nan"]),
+        ("executor", ["--share", "nan"]),
+        ("smoke", ["--rate", "nan"]),
+    ],
+)
+def test_a_number_that_is_none_is_a_usage_error(command: str, option: list[str]):
+    """NaN and infinity pass click's own comparisons; here they are usage errors, not tracebacks."""
+    result = CliRunner().invoke(cli, [command, *option])
+    assert (result.exit_code, "Invalid value for '" + option[0] in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("role", ["owner", 5])

@@ -255,6 +255,19 @@ def test_a_plugin_that_raises_is_a_counted_error_and_the_cause_stays_inside(
     assert b'ml_model_errors_total{error_type="exception"} 1' in kit.call(app, "GET", "/ml/metrics").body
 
 
+def test_our_own_mistake_is_a_counted_500_on_both_ways_in(kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    """An exception that nobody foresaw is the one shape of error and an error in the counts, never a broken connection."""
+    app, swapper = kit.application()
+
+    def broken(*_: Any) -> None:
+        raise ValueError("secret path")
+
+    monkeypatch.setattr(swapper.predictor, "check", broken)
+    for way in (app, app.cold):
+        assert ask(kit, way, {"features": VECTOR}) == (500, {"error": "internal error"})
+    assert b'status="error"} 2' in kit.call(app, "GET", "/ml/metrics").body
+
+
 def test_registry_children_of_two_models_are_apart(kit: SimpleNamespace):
     """Requests are counted under the version that answered them."""
     registry = Registry()

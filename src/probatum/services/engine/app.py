@@ -91,7 +91,9 @@ class EngineApp:
 
 
 def _fastapi(predictor: Predictor, registry: Registry, swapper: Swapper, tokens: Tokens, fast: EngineApp) -> FastAPI:
-    app = FastAPI(title="Probatum prediction engine", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Probatum prediction engine", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ProbatumError, _our_error)
     app.add_exception_handler(Exception, _internal_error)

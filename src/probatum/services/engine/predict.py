@@ -13,7 +13,7 @@ from probatum.core.errors import ParameterError, ProbatumError
 from probatum.services.engine.decode import Decoder, refuse_duplicates
 from probatum.services.engine.model import Model, ModelFailed
 from probatum.services.engine.schema import BatchReply, PredictReply, PredictRequest, Row
-from probatum.services.http import Answer, RequestError, refusal
+from probatum.services.http import Answer, RequestError, error_body, refusal
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
@@ -72,6 +72,10 @@ class Predictor:
         except ProbatumError as error:
             model.rejected()
             return refusal(error)
+        except Exception:
+            model.errored()
+            _log.exception("internal error")
+            return 500, error_body("internal error")
         model.succeeded()
         return 200, reply
 
