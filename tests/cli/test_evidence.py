@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from probatum.cli.evidence import evidence
 from probatum.cli.workspace import Workspace
-from probatum.core.errors import IntegrityError, StorageError, UnknownNameError
+from probatum.core.errors import InconclusiveError, IntegrityError, StorageError, UnknownNameError
 from probatum.core.verdict import Provenance
 from probatum.market.synth import record_synthetic
 from probatum.pipeline.importing import import_recording
@@ -94,10 +94,12 @@ def test_verify_names_the_bad_place_and_fails(root: Path) -> None:
     assert (found["ok"], found["findings"][0]["place"]) == (False, str(partition))
 
 
-def test_an_empty_workspace_has_nothing_to_show_and_nothing_wrong(tmp_path: Path) -> None:
-    """Reading creates nothing; the export of an empty chain says that nothing was measured."""
+def test_an_empty_workspace_has_nothing_to_show_and_proves_nothing(tmp_path: Path) -> None:
+    """Reading creates nothing, and a mistyped folder does not verify."""
     assert json.loads(run("ls", "-w", tmp_path / "none", "-o", "json").stdout) == []
-    assert run("verify", "-w", tmp_path / "none").exit_code == 0
+    verified = run("verify", "-w", tmp_path / "none")
+    assert isinstance(verified.exception, InconclusiveError)
+    assert "holds no record" in verified.exception.message
     assert not (tmp_path / "none").exists()
 
 

@@ -54,25 +54,41 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-def fail(error: ProbatumError) -> int:
-    """Print an error (as JSON where ``-o json`` was asked for) and return its exit code."""
-    arguments = sys.argv[1:]
-    as_json = (
-        "-ojson" in arguments or "--output=json" in arguments or "json" in _values_of(arguments, ("-o", "--output"))
-    )
-    if as_json:
-        click.echo(json.dumps({"error": type(error).__name__, "message": error.message, **error.fields}, default=str))
-    click.echo(f"error: {error.message}", err=True)
+def fail(error: ProbatumError | click.ClickException) -> int:
+    """Print an error (as JSON on stdout where ``-o json`` was asked for) and return its exit code."""
+    fields = error.fields if isinstance(error, ProbatumError) else {}
+    text = error.format_message() if isinstance(error, click.ClickException) else error.message
+    message = _bounded(text)
+    if _asks_for_json(sys.argv[1:]):
+        shown = {key: _bounded(value) if isinstance(value, str) else value for key, value in fields.items()}
+        click.echo(json.dumps({"error": type(error).__name__, "message": message, **shown}, default=str))
+    if isinstance(error, click.ClickException) and message == text:
+        error.show()
+    else:
+        click.echo(f"error: {message}", err=True)
     return error.exit_code
 
 
-def _values_of(arguments: Sequence[str], names: tuple[str, ...]) -> list[str]:
-    return [value for name, value in pairwise(arguments) if name in names]
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MESSAGE_MAX else f"{text[: _MESSAGE_MAX // 2]} … {text[-_MESSAGE_MAX // 4 :]}"
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    together = {"-ojson", "--output=json"}.intersection(arguments)
+    return bool(together or {("-o", "json"), ("--output", "json")}.intersection(pairwise(arguments)))
+
+
+_MESSAGE_MAX = 2_000  # characters: a name from outside may be of any length
 
 
 def print_json(value: Any) -> None:
     """Print a result for programs: one JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_written(path: Path, output: str) -> None:
+    """Print where a file was written."""
+    print_json({"path": str(path)}) if output == "json" else click.echo(path)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

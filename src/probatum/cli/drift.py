@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.common import output_option, print_json, print_table, print_written, progress, workspace_option
 from probatum.cli.workspace import Workspace
 from probatum.core.errors import UnknownNameError
 
@@ -72,7 +72,8 @@ def snapshot(model: str, symbols: tuple[str, ...], window: str, workspace: Path,
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write; in the workspace when left out."
 )
 @workspace_option
-def report(model: str, out: Path | None, workspace: Path) -> None:
+@output_option
+def report(model: str, out: Path | None, workspace: Path, output: str) -> None:
     """Write the newest snapshot of MODEL as a self-contained HTML page.
 
     \b
@@ -92,7 +93,7 @@ def report(model: str, out: Path | None, workspace: Path) -> None:
         raise UnknownNameError("drift snapshot of", model, taken)
     path = out or workspace / "reports" / f"drift-{digest[:12]}.html"
     write_atomic(path, drift_page(found[-1]).encode())
-    click.echo(str(path))
+    print_written(path, output)
 
 
 def _print_checks(heading: str, figures: dict[str, Any]) -> None:

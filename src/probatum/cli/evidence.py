@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.common import output_option, print_json, print_table, print_written, progress, workspace_option
 from probatum.cli.workspace import Workspace
-from probatum.core.errors import IntegrityError, UnknownNameError
+from probatum.core.errors import InconclusiveError, IntegrityError, UnknownNameError
 from probatum.pipeline.ports import Record
 
 
@@ -50,8 +50,9 @@ def list_records(kind: str | None, workspace: Path, output: str) -> None:
 @evidence.command()
 @click.argument("record")
 @workspace_option
-def show(record: str, workspace: Path) -> None:
-    """Print one whole record as JSON: by number, or the newest of a kind.
+@output_option
+def show(record: str, workspace: Path, output: str) -> None:  # noqa: ARG001
+    """Print one whole record, as JSON either way: by number, or the newest of a kind.
 
     \b
     Examples:
@@ -66,7 +67,9 @@ def show(record: str, workspace: Path) -> None:
 @workspace_option
 @output_option
 def verify(workspace: Path, output: str) -> None:
-    """Recompute the chain, every digest and every figure, and compare the exported files. Exits 1 at a difference.
+    """Recompute the chain, every digest and every figure, and compare the exported files.
+
+    Exits 1 at a difference, 3 where there is no record to verify.
 
     \b
     Examples:
@@ -76,6 +79,8 @@ def verify(workspace: Path, output: str) -> None:
     from probatum.pipeline.verify import verify as verify_chain
 
     place = Workspace(workspace)
+    if not next(place.ledger.records(), None):
+        raise InconclusiveError(f"{workspace}: holds no record; an empty chain proves nothing")
     exported = {name: place.evidence.read(name) or b"" for name in place.evidence.names()}
     with progress() as bars:
         result = verify_chain(place.ledger, place, bars, exported=exported)
@@ -113,14 +118,16 @@ def export_command(workspace: Path, output: str) -> None:
 
 @evidence.command()
 @workspace_option
-def report(workspace: Path) -> None:
+@output_option
+def report(workspace: Path, output: str) -> None:
     """Write the HTML report (and the files beside it) and print its path.
 
     \b
     Examples:
       xdg-open "$(probatum evidence report)"
     """
-    click.echo(next(path for path in export_evidence(Workspace(workspace)) if path.name == "report.html"))
+    path = next(path for path in export_evidence(Workspace(workspace)) if path.name == "report.html")
+    print_written(path, output)
 
 
 def export_evidence(workspace: Workspace) -> list[Path]:

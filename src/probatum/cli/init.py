@@ -13,6 +13,7 @@ from string import Template
 
 import click
 
+from probatum.cli.common import output_option, print_json
 from probatum.core.errors import ParameterError, StorageError
 from probatum.models.scoring import ENTRY_POINTS
 
@@ -38,7 +39,8 @@ def init() -> None:
 @init.command()
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
-def model(name: str, folder: Path) -> None:
+@output_option
+def model(name: str, folder: Path, output: str) -> None:
     """Write a package with a model called NAME, its entry point and its test, to a new FOLDER.
 
     \b
@@ -47,9 +49,11 @@ def model(name: str, folder: Path) -> None:
       pip install -e ./my-model && probatum train BTCUSDT --model my-model
     """
     write_model(name, folder)
-    click.echo(
-        f"wrote {folder}: pip install -e {folder}; python -m pytest {folder}; probatum train SYMBOL --model {name}"
-    )
+    next_steps = [f"pip install -e {folder}", f"python -m pytest {folder}", f"probatum train SYMBOL --model {name}"]
+    if output == "json":
+        print_json({"path": str(folder), "next": next_steps})
+    else:
+        click.echo(f"wrote {folder}: {'; '.join(next_steps)}")
 
 
 def write_model(name: str, folder: Path) -> None:

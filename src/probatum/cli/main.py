@@ -25,6 +25,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
     "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),
     "canary": ("probatum.cli.canary", "canary", "Rehearse, confirm, run and stop canaries."),
+    "confirm": ("probatum.cli.live", "start", "Give the phrase that starts a rehearsed rollout."),
+    "blockers": ("probatum.cli.promote", "blockers", "List what stands between a model and promotion."),
+    "review": ("probatum.cli.promote", "review", "Record that a second person looked at a model's evidence."),
+    "waive": ("probatum.cli.promote", "waive", "Let a blocker stand for a while, by name."),
+    "promote": ("probatum.cli.promote", "promote", "Move champion to the model of a completed canary."),
+    "rollback": ("probatum.cli.promote", "rollback", "Take a promotion or exposure back at once."),
+    "lint": ("probatum.cli.promote", "lint", "Find what policies and plans promise and cannot keep."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),
@@ -70,15 +77,12 @@ def main() -> None:
         # Outside standalone mode click returns the code that a command exits with, instead of exiting.
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing was half written", err=True)
         sys.exit(130)
-    except ProbatumError as error:
+    except (ProbatumError, click.ClickException) as error:
         sys.exit(fail(error))
     except OSError as error:
         sys.exit(fail(ProbatumError(f"{error.filename or 'system'}: {error.strerror or error}")))

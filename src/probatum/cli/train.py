@@ -225,7 +225,8 @@ def show(model: str, workspace: Path, output: str) -> None:
 @click.argument("alias")
 @click.argument("model")
 @workspace_option
-def alias(alias: str, model: str, workspace: Path) -> None:
+@output_option
+def alias(alias: str, model: str, workspace: Path, output: str) -> None:
     """Point ALIAS (champion, challenger or previous) at MODEL; the move is one record in the ledger.
 
     \b
@@ -238,6 +239,9 @@ def alias(alias: str, model: str, workspace: Path) -> None:
     place = Workspace(workspace)
     record = move_alias(place.ledger, place, alias, resolve(place.ledger.records(), model))
     export_evidence(place)
+    if output == "json":
+        print_json({**record.body["figures"], "record": record.seq})
+        return
     for name, digest in record.body["figures"]["aliases"].items():
         click.echo(f"{name} is {digest[:12]} (record {record.seq})")
 
