@@ -1,0 +1,128 @@
+"""Run live canaries on real engine, executors, PostgreSQL and Prometheus: the good one ends, each bad one ends as it must."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from live import Stack, StandIn, good, schema, stack
+from postgres import PostgresServer
+from prometheus import prometheus
+
+from probatum.core.verdict import Verdict
+from probatum.rollout.machine import Stage
+from probatum.rollout.plan import Ladder
+
+
+def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    """Five phases of ten seconds end COMPLETED; counts come from both executors, and the evidence verifies."""
+    (tmp_path / "prometheus").mkdir()
+    with (
+        stack(tmp_path, schema(postgres_server)) as live,
+        prometheus(
+            tmp_path / "prometheus", executors=[e.url for e in live.executors], engines=[live.engine.url]
+        ) as prom,
+    ):
+        ladder = Ladder((5, 10, 25, 50, 100), phase_s=10, poll_s=1, stale_s=5, source_deadline_s=20)
+        rollout = live.prepare("good", ladder)
+        live.controller(prom.url)
+        live.start("good")
+        state = live.wait(rollout, lambda state: state.stage not in (Stage.AWAITING_CONFIRMATION, Stage.RUNNING), 150)
+        assert state.stage is Stage.COMPLETED, state
+        errors = state.streams["errors"]
+        assert errors.n >= 375 * 0.9
+        assert [len(s.segments) for s in state.streams.values()] == [5] * len(state.streams)
+        run = live.wait_for_record("canary_run", "good")
+        raw = run.body["figures"]["measurements"]["errors"]["raw"]
+        assert len({name.partition("@")[0] for name in raw}) == 2
+        assert run.body["figures"]["verdict"] == Verdict.PASS
+        assert live.shares() == [1.0, 1.0]  # a completed canary still watches
+        began = time.monotonic()
+        live.command("abort", "good", "--by", "ada", "--reason", "over")
+        while live.shares() != [0.0, 0.0]:
+            assert time.monotonic() - began < 10
+        assert live.wait(rollout, lambda state: state.stage is Stage.ABORTED)
+        live.check("good")
+
+
+def one_in_five_fails() -> StandIn:
+    numbers = count()
+    engine = StandIn()
+    engine.answer = lambda rows: (500, "{}") if next(numbers) % 5 == 0 else good(rows)
+    return engine
+
+
+def slow() -> StandIn:
+    engine = StandIn()
+
+    def answer(rows: int) -> tuple[int, str]:
+        time.sleep(0.15)
+        return good(rows)
+
+    engine.answer = answer
+    return engine
+
+
+class Refusing(StandIn):
+    """Nobody listens: calls fail at once, and the breaker opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop()
+
+    def stop(self) -> None:
+        if self._server.socket.fileno() >= 0:
+            super().stop()
+
+
+@pytest.fixture
+def bad(request: pytest.FixtureRequest, tmp_path: Path, postgres_server: PostgresServer) -> Iterator[Stack]:
+    with stack(tmp_path, schema(postgres_server), request.param()) as live:
+        yield live
+
+
+@pytest.mark.parametrize(
+    ("bad", "fired"),
+    [(one_in_five_fails, "error_rate"), (slow, "latency_p95_120ms"), (Refusing, "coverage")],
+    indirect=["bad"],
+    ids=["errors", "slow", "breaker-open"],
+)
+def test_a_bad_model_is_aborted(bad: Stack, fired: str, tmp_path: Path) -> None:
+    """20 % errors, slow replies, an open breaker: aborted by the criterion that is about it, at share 0 everywhere."""
+    (tmp_path / "prometheus").mkdir()
+    with prometheus(tmp_path / "prometheus", executors=[e.url for e in bad.executors], engines=[]) as prom:
+        rollout = bad.prepare("bad", Ladder((50, 100), phase_s=10, poll_s=1, stale_s=5, source_deadline_s=20))
+        bad.controller(prom.url)
+        bad.start("bad")
+        state = bad.wait(rollout, lambda state: state.stage in (Stage.ABORTED, Stage.COMPLETED))
+        assert state.stage is Stage.ABORTED
+        assert fired in state.reason
+        if fired == "coverage":
+            uncovered, errors = state.streams["uncovered"], state.streams["errors"]
+            assert uncovered.n > errors.n  # the breaker was open: due, and not asked
+        while bad.shares() != [0.0, 0.0]:
+            time.sleep(0.02)
+        report = bad.wait_for_record("canary_run", "bad")
+        assert fired in {check["name"] for check in report.body["figures"]["root_cause"]["fired"]}
+        bad.check("bad")
+
+
+@pytest.mark.parametrize("bad", [StandIn], indirect=True, ids=["quiet"])
+def test_without_traffic_it_is_inconclusive_and_holds(bad: Stack, tmp_path: Path) -> None:
+    """When decisions stop, nothing is proven and nothing is broken: it holds for a human and says what lacks."""
+    (tmp_path / "prometheus").mkdir()
+    with prometheus(tmp_path / "prometheus", executors=[e.url for e in bad.executors], engines=[]) as prom:
+        rollout = bad.prepare("quiet", Ladder((50, 100), phase_s=6, hold_factor=1, poll_s=1, stale_s=3, source_deadline_s=30))
+        bad.controller(prom.url)
+        bad.start("quiet")
+        bad.wait(rollout, lambda state: state.streams.get("errors") is not None and state.streams["errors"].n > 5)
+        bad.traffic.on.clear()
+        state = bad.wait(rollout, lambda state: state.stage is not Stage.RUNNING)
+        assert state.stage is Stage.HOLDING
+        assert state.verdict is Verdict.INCONCLUSIVE
+        assert "no new sample" in state.reason or "short of a proof" in state.reason
+        assert state.phase == 0
+        bad.check("quiet")
