@@ -42,7 +42,11 @@ class PostgresServer:
         self._settings = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "60", "port": str(self.port),
                           "listen_addresses": "127.0.0.1", "unix_socket_directories": "", **settings}  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def url(self, schema: str = "public") -> str:
         """Return the URL of a ledger in a schema of its own."""

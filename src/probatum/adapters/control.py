@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from probatum.adapters.ledger_sql import Execute, SqlLedger
@@ -135,7 +136,8 @@ class PostgresLeadership:
         return self._epoch
 
     def resign(self) -> None:
-        self._epoch = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        session, self._session, self._epoch = self._session, None, None
+        if session is not None:
+            with suppress(Exception), self._ledger.bounded(session):  # closing alone would free the lock a little later
+                session.execute("SELECT pg_advisory_unlock_all()")
+            session.close()

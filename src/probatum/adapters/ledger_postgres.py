@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from typing import Any, LiteralString
 
@@ -121,7 +121,12 @@ class PostgresLedger(SqlLedger):
     def bounded(self, session: psycopg.Connection[Any]) -> Iterator[None]:
         """Cut the session when its server has not answered in time: a stopped one would be waited for for ever."""
         wire = socket.socket(fileno=os.dup(session.fileno()))
-        timer = threading.Timer(self._answer_s, wire.shutdown, (socket.SHUT_RDWR,))
+
+        def cut() -> None:
+            with suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self._answer_s, cut)
         timer.daemon = True
         timer.start()
         try:
