@@ -15,6 +15,7 @@ from probatum.core.errors import AbortedError, BlockedError, ConfirmationError, 
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
     from probatum.rollout.events import Event
 
@@ -35,19 +36,23 @@ def open_rollout(space: Workspace, name: str | None) -> Rollout:
     return Rollout(space.ledger, space, name or known[-1], controls=True)
 
 
-def live_effects(tell: Callable[[str], None]) -> LedgerEffects:
-    """Return what carries out the effects of a live rollout: evidence into the ledger, words to ``tell``."""
+def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) -> LedgerEffects:
+    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``."""
+    from probatum.core.clock import parse_utc
     from probatum.pipeline.canary import prove_run
+    from probatum.pipeline.release import tag_source
     from probatum.pipeline.rollout import LedgerEffects
     from probatum.rollout.events import Record
 
     def prove(rollout: Rollout, effect: Record) -> None:
         prove_run(rollout, effect)
 
-    def ask_for_tag(rollout: Rollout, kind: str) -> None:
-        tell(f"{rollout.name}: an {kind} tag is due where `probatum blockers` names no critical one")
+    def tag(rollout: Rollout, kind: str) -> None:
+        now_ns = parse_utc(rollout.head.ts) if rollout.head else 0
+        found = tag_source(rollout, kind, tree, now_ns=now_ns, asked_by=rollout.state.approver).body["figures"]
+        tell(f"tagged {found['tag']}" if found["tagged"] else f"{found['tag']} not tagged: {found['reason']}")
 
-    return LedgerEffects(prove_run=prove, tag_source=ask_for_tag, tell=tell)
+    return LedgerEffects(prove_run=prove, tag_source=tag, tell=tell)
 
 
 @click.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
 from probatum.cli.data import FORMATS
@@ -27,6 +28,7 @@ SMOKE_RATE_PER_S, SHADOW_RATE_PER_S = 500.0, 400.0
 @click.option("--format", "format_name", type=click.Choice(FORMATS), help="What the files are.")
 @click.option("--symbol", help="The instrument, where the file names do not carry it.")
 @click.option("--explain-gap", multiple=True, metavar="START..END=REASON", help="Accept a gap, for a reason.")
+@click.option("--confirm", is_flag=True, help="Ask for the canary's phrase instead of confirming as approver `demo`.")
 @workspace_option
 @output_option
 def run(
@@ -34,13 +36,15 @@ def run(
     format_name: str | None,
     symbol: str | None,
     explain_gap: tuple[str, ...],
+    confirm: bool,
     workspace: Path,
     output: str,
 ) -> None:
-    """Take market data to verdicts with evidence: import, training, offline gate, drift, serving, shadow, promote check.
+    """Take market data to verdicts with evidence: import, training, gate, drift, serving, shadow, canary, promote gate.
 
     The best model is served by an engine and an executor on loopback, smoked with 1,000 requests each, and shadowed over
-    the last recorded day. Without --data the market is synthetic, and so is every record; nothing on it can be promoted. Exits 0 when the
+    the last recorded day. Then its canary is rehearsed, confirmed and run under a virtual clock: over a day of decisions,
+    one a second, on ticks, and over the whole test window on bars. Without --data the market is synthetic, and so is every record; nothing on it can be promoted. Exits 0 when the
     story was told, whatever the verdicts: `gate` exits 1 on a refusal.
 
     \b
@@ -59,8 +63,9 @@ def run(
     with progress() as bars:
         dataset = _import(space, _recording(space, paths, format_name, symbol, explain_gap))
         judged = _judge_all(space, dataset, bars)
-        served = _serve_best(space, judged, bars)
-        judged = [conclude(item, served.get(item.name, ()), space.ledger, space) for item in judged]
+        served = _serve_best(space, judged, confirm, bars)
+        now_ns = space.clock.now_ns()
+        judged = [conclude(item, served.get(item.name, ()), space.ledger, space, now_ns=now_ns) for item in judged]
         files = export_evidence(space)
         exported = {name: space.evidence.read(name) or b"" for name in space.evidence.names()}
         checked = verify(space.ledger, space, bars, exported=exported)
@@ -113,7 +118,7 @@ def _judge_all(space: Workspace, dataset: Any, bars: Any) -> list[Judged]:
     return judged
 
 
-def _serve_best(space: Workspace, judged: list[Judged], bars: Any) -> dict[str, list[Record]]:
+def _serve_best(space: Workspace, judged: list[Judged], confirm: bool, bars: Any) -> dict[str, list[Record]]:
     """Make the best model the challenger, serve it on loopback, and bring back what was proven of it."""
     from probatum.adapters.processes import service
     from probatum.cli.smoke import REQUESTS, run_shadow, run_smoke
@@ -138,7 +143,75 @@ def _serve_best(space: Workspace, judged: list[Judged], bars: Any) -> dict[str, 
             click.echo(f"shadow: executor on {url}, 1,000 decisions and the last recorded day", err=True)
             parts = {"shadow_smoke_1k": REQUESTS, "shadow_replay": day}
             shadowed = run_shadow(space, artifact, url, parts, SHADOW_RATE_PER_S, bars)
-    return {chosen.name: [smoke, *shadowed]}
+    return {chosen.name: [smoke, *shadowed, *_canary(space, artifact.digest, confirm, bars)]}
+
+
+def _canary(space: Workspace, model: str, confirm: bool, bars: Any) -> list[Record]:
+    """Plan, check, rehearse, confirm and run a canary over the recording; stop at the first step that does not pass."""
+    from probatum.cli.canary import newest_recording, plan_for, read_policy
+    from probatum.core.clock import NS_PER_S
+    from probatum.core.errors import ProbatumError
+    from probatum.pipeline.canary import dry_run, preflight, prove_run, replay_run, spread
+    from probatum.pipeline.release import tag_source
+    from probatum.pipeline.replay import read_tape
+    from probatum.pipeline.rollout import LedgerEffects, Rollout
+    from probatum.rollout.events import Aborted
+    from probatum.rollout.machine import TERMINAL, Stage
+
+    bare = plan_for(space, model, read_policy("default"), None, None)
+    recording = newest_recording(space, bare)
+    start_ns, end_ns = recording.span
+    policy = spread(bare.policy, (end_ns - start_ns) // NS_PER_S)
+    rollout = Rollout(space.ledger, space, f"{bare.name}-replay")
+    if rollout.head is not None and rollout.state.stage not in TERMINAL:
+        rollout.apply(Aborted(rollout.state.ts, "probatum run", "told anew"))
+    rollout.open(msgspec.structs.replace(bare, name=rollout.name, policy=policy), start_ns)
+    recording = msgspec.structs.replace(recording, shift_s=-(-(rollout.state.ts - start_ns) // NS_PER_S))
+    start_ns, _ = recording.span
+    provenance = space.datasets.load(recording.symbol, recording.dataset).provenance
+    bars.step("canary", 0, 3)
+    records = [preflight(rollout, now_ns=start_ns, newest_ns=start_ns, provenance=provenance)]
+    if rollout.state.stage is Stage.PREFLIGHTED:
+        records.append(dry_run(rollout, recording, now_ns=start_ns))
+        bars.step("canary", 1, 3)
+    if rollout.state.stage is not Stage.AWAITING_CONFIRMATION:
+        click.echo(f"canary: not started: {rollout.state.reason}", err=True)
+        return records
+    confirmed = _confirm(rollout, start_ns, confirm)
+    tape = read_tape(space, model, recording)
+
+    def prove(rollout: Rollout, effect: Any) -> None:
+        prove_run(rollout, effect, recording=recording, tape=tape)
+
+    def tag(rollout: Rollout, kind: str) -> None:
+        record = tag_source(rollout, kind, None, now_ns=space.clock.now_ns(), asked_by=confirmed.approver)
+        found = record.body["figures"]
+        click.echo(f"canary: {found['tag']} not tagged: {found['reason']}", err=True)
+
+    effects = LedgerEffects(prove_run=prove, tag_source=tag, tell=lambda text: click.echo(f"canary: {text}", err=True))
+    replay_run(rollout, recording, tape, confirmed, effects)
+    bars.step("canary", 2, 3)
+    proven = prove_run(rollout, recording=recording, tape=tape)
+    bars.step("canary", 3, 3)
+    if proven is None:
+        raise ProbatumError(f"{rollout.name} left no record")
+    return [*records, proven]
+
+
+def _confirm(rollout: Any, now_ns: int, ask: bool) -> Any:
+    """Return the confirmation of a replayed canary: for itself as ``demo``, or from the person at the terminal."""
+    from probatum.rollout.confirm import DEMO, build_phrase
+    from probatum.rollout.events import Confirmed
+    from probatum.rollout.machine import check_confirmation, required_permission
+
+    phrase = build_phrase(required_permission(rollout.plan, rollout.state, now_ns))
+    if not ask:
+        click.echo(f"confirmed by {DEMO}: {phrase}", err=True)
+        return Confirmed(now_ns, phrase, DEMO)
+    click.echo(f"To start the canary, type or paste:\n  {phrase}", err=True)
+    event = Confirmed(now_ns, click.prompt("phrase", err=True), click.prompt("approver", err=True))
+    check_confirmation(rollout.plan, rollout.state, event)
+    return event
 
 
 def _tick(space: Workspace, artifact: Artifact) -> list[str]:

@@ -21,7 +21,17 @@ from probatum.pipeline.evidence import prove
 from probatum.pipeline.ports import Ledger, Sources
 from probatum.pipeline.ports import Record as LedgerRecord
 from probatum.pipeline.registry import CHAMPION, aliases, load_artifact
-from probatum.pipeline.replay import Recording, TapeFeed, read_tape, rehearse, set_shares, source_of, step_of, walk
+from probatum.pipeline.replay import (
+    Recording,
+    Tape,
+    TapeFeed,
+    read_tape,
+    rehearse,
+    set_shares,
+    source_of,
+    step_of,
+    walk,
+)
 from probatum.pipeline.rollout import Effects, Rollout, accept, history, read_plan
 from probatum.rollout.bounds import clopper_pearson, sequence_upper
 from probatum.rollout.choose import Mode
@@ -124,6 +134,7 @@ def preflight(rollout: Rollout, *, now_ns: int, newest_ns: int | None, provenanc
     inputs = {
         "rollout": rollout.name,
         "rollout_plan": plan.digest,
+        "artifact": plan.model,
         "proofs": {kind: record.hash for kind, record in proofs.items() if record},
         "now": format_utc(now_ns),
         "newest": None if newest_ns is None else format_utc(newest_ns),
@@ -133,7 +144,7 @@ def preflight(rollout: Rollout, *, now_ns: int, newest_ns: int | None, provenanc
         ledger,
         sources,
         kind=PREFLIGHT,
-        subject=rollout.name,
+        subject=_subject(rollout),
         provenance=Provenance.weakest(classes),
         inputs=inputs,
         derive=preflight_figures,
@@ -204,7 +215,7 @@ def dry_run(rollout: Rollout, recording: Recording, *, now_ns: int) -> LedgerRec
         rollout.ledger,
         rollout.sources,
         kind=DRY_RUN,
-        subject=rollout.name,
+        subject=_subject(rollout),
         provenance=Provenance.weakest([dataset.provenance, Provenance.REPLAY]),
         inputs=inputs,
         derive=dry_run_figures,
@@ -222,12 +233,12 @@ def dry_run_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     return _run_figures(plan, rehearse(plan, feed, *recording.span), feed)
 
 
-def replay_run(rollout: Rollout, recording: Recording, confirmed: Confirmed, handler: Effects) -> State:
-    """Confirm a rollout and run it over a recording under a virtual clock; every event enters the ledger.
+def replay_run(rollout: Rollout, recording: Recording, tape: Tape, confirmed: Confirmed, handler: Effects) -> State:
+    """Confirm a rollout and run it over a recording's tape under a virtual clock; every event enters the ledger.
 
     Where the recording ends first, the rollout pauses: nothing more can be observed.
     """
-    feed = TapeFeed(read_tape(rollout.sources, rollout.plan.model, recording), rollout.plan, source_of(recording))
+    feed = TapeFeed(tape, rollout.plan, source_of(recording))
     start_ns, end_ns = recording.span
     state, _ = walk(
         feed, accept(rollout.apply(confirmed)), lambda event: rollout.apply(event, handler), start_ns, end_ns
@@ -241,15 +252,21 @@ def replay_run(rollout: Rollout, recording: Recording, confirmed: Confirmed, han
 
 
 def prove_run(
-    rollout: Rollout, effect: Record | None = None, *, recording: Recording | None = None, counts: bytes | None = None
+    rollout: Rollout,
+    effect: Record | None = None,
+    *,
+    recording: Recording | None = None,
+    tape: Tape | None = None,
+    counts: bytes | None = None,
 ) -> LedgerRecord | None:
     """Append ``canary_run`` (of a validation ``validation``) for the events so far, once for the newest event.
 
-    Phases and holds are in the events themselves. ``counts`` are an executor's, as JSON, where the run was live.
+    Phases and holds are in the events themselves. ``counts`` are an executor's, as JSON, where the run was live; ``tape`` is
+    that of the ``recording``, where it is at hand.
     """
     kind = "validation" if effect is not None and effect.kind == "validation" else RUN
     if rollout.head is None or (effect is not None and effect.kind in ("phase", "hold", "promotion")):
-        return None
+        return None  # the events themselves hold what these would say
     inputs = {
         "rollout": rollout.name,
         "artifact": rollout.plan.model,
@@ -257,21 +274,21 @@ def prove_run(
         "recording": None if recording is None else msgspec.to_builtins(recording),
         **({} if counts is None else {"counts": rollout.sources.blobs.put("counts", counts)}),
     }
-    for record in rollout.ledger.records(kind=kind, subject=rollout.name):
+    for record in rollout.ledger.records(kind=kind, subject=_subject(rollout)):
         if record.body["inputs"]["last"] == rollout.head.hash:
             return record
     return prove(
         rollout.ledger,
         rollout.sources,
         kind=kind,
-        subject=rollout.name,
+        subject=_subject(rollout),
         provenance=rollout.provenance,
         inputs=inputs,
-        derive=run_figures,
+        derive=lambda given, sources: run_figures(given, sources, tape),
     )
 
 
-def run_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
+def run_figures(inputs: dict[str, Any], sources: Sources, tape: Tape | None = None) -> dict[str, Any]:
     """Recompute a run from its events; where it was a replay, take every count again from the recording.
 
     Raises IntegrityError naming the first record whose counts are not what the recording gives.
@@ -281,7 +298,7 @@ def run_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     feed = None
     if inputs["recording"] is not None:
         recording = msgspec.convert(inputs["recording"], Recording)
-        feed = TapeFeed(read_tape(sources, plan.model, recording), plan, source_of(recording))
+        feed = TapeFeed(tape or read_tape(sources, plan.model, recording), plan, source_of(recording))
         for record, _, event, step in told:
             if isinstance(event, Observed) and event.measurements != feed.read(event.ts):
                 raise IntegrityError(f"record {record.seq} ({record.kind})", "counts that the recording does not give")
@@ -308,6 +325,7 @@ def _run_figures(
         "started": format_utc(state.started_ts),
         "ended": format_utc(last_event.ts),
         "duration_s": (last_event.ts - state.started_ts) / NS_PER_S if state.started_ts else 0.0,
+        "validation_s": state.elapsed_ns / NS_PER_S if state.stage in (Stage.VALIDATING, Stage.VALIDATED) else 0.0,
         **_samples(steps),
         "phases": list(_phases(plan, steps)),
         "against_baseline": _against(feed.counts(last_event.ts) if feed else counts, feed, last_event.ts),
@@ -446,6 +464,11 @@ def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _subject(rollout: Rollout) -> str:
+    """Return the name of the model that a rollout is about: evidence is filed under it."""
+    return load_artifact(rollout.sources, rollout.plan.model).name
 
 
 def _newest(ledger: Ledger, kind: str, model: str) -> LedgerRecord | None:

@@ -11,6 +11,7 @@ from probatum.core.clock import NS_PER_S, parse_utc
 from probatum.core.errors import ParameterError
 from probatum.pipeline.evidence_reading import Finding, Leaf, Object, Report, name_of, numeric
 from probatum.rollout import criteria
+from probatum.rollout.blockers import REQUIREMENTS
 
 _EPS = 1e-9
 _VERDICTS = ("PASS", "INCONCLUSIVE", "FAIL", "ERROR")
@@ -53,11 +54,9 @@ PARTS = (
 _BEGIN = ("start", "started", "began", "first_sample", "first_ts", "started_at", "from")
 _END = ("end", "ended", "finished", "last_sample", "last_ts", "ended_at", "to")
 _LASTS = ("duration_s", "phase_s", "elapsed_s", "seconds")
-_TABLES = (
-    criteria.GATE_CRITERIA, criteria.DRIFT_CRITERIA, criteria.SMOKE_CRITERIA, criteria.SHADOW_CRITERIA,
-    criteria.PROMOTE_CRITERIA,
-)  # fmt: skip
+_TABLES = (criteria.GATE_CRITERIA, criteria.DRIFT_CRITERIA, criteria.SMOKE_CRITERIA, criteria.SHADOW_CRITERIA)
 _DIRECTED = {(item.name, item.direction) for table in _TABLES for item in table}
+_DIRECTED |= {(item.name, "at_least") for item in REQUIREMENTS}
 # Which side of its bound a check of ours wants; a name that is used both ways, or is not ours, may want either.
 DIRECTIONS = {name: side for name, side in _DIRECTED if sum(other == name for other, _ in _DIRECTED) == 1}
 

@@ -66,6 +66,11 @@ KINDS: dict[str, EvidenceKind] = {
     "canary_run": EvidenceKind("probatum.pipeline.canary:run_figures", "canary_run.json", judges=True),
     "validation": EvidenceKind("probatum.pipeline.canary:run_figures", "validation.json", judges=True),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
+    "review": EvidenceKind("probatum.pipeline.promotion:review_figures", "review.json"),
+    "waiver": EvidenceKind("probatum.pipeline.promotion:waiver_figures", "waiver.json"),
+    "alert_history": EvidenceKind("probatum.pipeline.promotion:alert_figures", "alert_history.json"),
+    "verification": EvidenceKind("probatum.pipeline.promotion:verification_figures", "verification.json", judges=True),
+    "release": EvidenceKind("probatum.pipeline.release:figures", "release.json"),
 }
 
 BLOB_KINDS: dict[str, str] = {

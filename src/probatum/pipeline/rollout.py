@@ -129,9 +129,10 @@ class Rollout:
         controller has led since ``epoch``.
         """
         while True:
-            self.refresh()
             step = advance(self.plan, self.state, event)
-            if refusal(step[1]):
+            if refusal(step[1]):  # of what stands, not of what stood when this was last looked at
+                if self.refresh():
+                    continue
                 return step
             digest = self.head.body["inputs"]["rollout_plan"] if self.head else ""
             if self._append(self.plan, digest, event, step, epoch):
@@ -161,12 +162,13 @@ class Rollout:
             ),
         ]
         try:
-            self.ledger.append_all(entries, epoch=epoch, seen=self._seq)
+            record, *_ = self.ledger.append_all(entries, epoch=epoch, seen=self._seq)
         except OvertakenError:
             if not self.refresh():  # nothing newer of this rollout: it is the lead that was lost
                 raise
             return False
-        self.refresh()
+        self._seq = record.seq
+        self._take(record)
         return True
 
     def _follows(self, record: LedgerRecord) -> bool:

@@ -17,6 +17,8 @@ from probatum.pipeline.ports import Ledger, Progress, Record, Sources
 from probatum.pipeline.promotion import check_promotion
 from probatum.pipeline.summary import checks_of, reasons_of
 from probatum.pipeline.training import TrainingPlan, train
+from probatum.rollout.confirm import DEMO
+from probatum.rollout.policy import shipped_policy
 
 MINUTE_GRID_NS = 60 * NS_PER_S
 BOOK_GRID_NS = NS_PER_S
@@ -99,12 +101,15 @@ def judge(plan: TrainingPlan, dataset: Dataset, ledger: Ledger, sources: Sources
     return Judged(plan.subject, plan.target, dataset.provenance, trained.digest, gate, drift, proofs)
 
 
-def conclude(judged: Judged, further: Sequence[Record], ledger: Ledger, sources: Sources) -> Judged:
+def conclude(
+    judged: Judged, further: Sequence[Record], ledger: Ledger, sources: Sources, *, now_ns: int, asked_by: str = DEMO
+) -> Judged:
     """Append what blocks the model's promotion, given what was proven of it since it was judged."""
     if judged.artifact is None:
         return judged
     proofs = (*judged.proofs, *further)
-    promotion = check_promotion(judged.name, judged.artifact, proofs, ledger, sources)
+    policy = shipped_policy("default")
+    promotion = check_promotion(ledger, sources, judged.artifact, policy=policy, now_ns=now_ns, asked_by=asked_by)
     return msgspec.structs.replace(judged, proofs=proofs, promotion=promotion)
 
 

@@ -17,6 +17,10 @@ JUDGED = {
     "smoke_1k": "Smoke test of the engine",
     "shadow_smoke_1k": "Smoke test of the shadow",
     "shadow_replay": "Shadow of a replayed day",
+    "canary_preflight": "Canary preflight",
+    "canary_dryrun_observe": "Canary dry-run",
+    "canary_run": "Canary",
+    "validation": "Validation",
 }
 MODEL_KINDS = ("train", *JUDGED, "promote_check")
 

@@ -103,22 +103,6 @@ SHADOW_CRITERIA: tuple[Criterion, ...] = (
 )
 """The shadow smoke test: the baseline answers always; match is only watched, for a good model may well disagree."""
 
-PROMOTE_CRITERIA: tuple[Criterion, ...] = tuple(
-    Criterion(name, "at_least", 1.0)
-    for name in (
-        "provenance_live",
-        "offline_gate",
-        "drift",
-        "level_features",
-        "smoke",
-        "shadow",
-        "canary",
-        "validation",
-    )
-)
-"""The promote gate: each is 1 when proven and 0 when not."""
-
-
 def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement]) -> Assessment:
     """Check every criterion and return the worst enforced verdict.
 
