@@ -21,6 +21,7 @@ from probatum.pipeline.green import find_head
 from probatum.pipeline.page import Band, Bars, Chart, Line, Section, Table, Text, page
 from probatum.pipeline.ports import Record
 from probatum.pipeline.report import html_report
+from probatum.pipeline.summary import JUDGED
 from probatum.testing.fakes import MemoryBlobs, MemoryLedger
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror=alert(2)>\n=cmd|"calc"\u2028{{7*7}} [x](javascript:alert(3)) `|'
@@ -259,7 +260,7 @@ def test_green_evidence_holds_measured_figures_and_the_head() -> None:
     assert b"| auc | 0.633 | 0.62 | 0.617 | 0.65 | 9 | INCONCLUSIVE | enforced |" in text
     empty = export([], MemoryBlobs())["GREEN_EVIDENCE.md"]
     assert find_head(empty) is not None
-    assert empty.count(b"Not measured.") == 6
+    assert empty.count(b"Not measured.") == len(JUDGED) + 1
     assert GENESIS.encode() in empty
 
 

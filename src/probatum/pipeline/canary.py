@@ -331,7 +331,7 @@ def _run_figures(
         "against_baseline": _against(feed.counts(last_event.ts) if feed else counts, feed, last_event.ts),
         "root_cause": _root_cause(state, effects, steps, feed) if state.stage in TERMINAL else None,
         "series": _series(plan, steps),
-        **describe(plan),
+        "plan": describe(plan),
     }
     return {name: rounded(value) for name, value in found.items()}
 

@@ -30,7 +30,7 @@ def export(records: Sequence[Record], blobs: Blobs) -> dict[str, bytes]:
     """
     files: dict[str, bytes] = {}
     for record in records:
-        if record.kind in KINDS:
+        if record.kind in KINDS and KINDS[record.kind].file:
             for name, data in _files(record, blobs).items():
                 files[name] = files[f"{safe_part(record.subject)}/{name}"] = data
     for folder, chosen in _by_folder(records, "psi_snapshot"):
@@ -50,7 +50,7 @@ def is_export_name(name: str) -> bool:
         "psi_series.csv",
         *RENDERED,
     }
-    return base in known or base.startswith("metrics_baseline_")
+    return base in known or base.startswith(("metrics_baseline_", "canary_run_", "root_cause_"))
 
 
 def safe_part(subject: str) -> str:
@@ -127,14 +127,25 @@ def _check_line(check: dict[str, Any]) -> str:
 
 
 def _metrics_baseline(record: Record, blobs: Blobs) -> dict[str, bytes]:
-    stamp = re.sub(r"[-:]", "", record.ts[:19]).replace("T", "_")
-    name = f"metrics_baseline_{stamp}.txt"
-    return {name: blobs.get("metrics", record.body["inputs"]["after"]["metrics"])}
+    return {f"metrics_baseline_{_stamp(record)}.txt": blobs.get("metrics", record.body["inputs"]["after"]["metrics"])}
+
+
+def _canary_run(record: Record, blobs: Blobs) -> dict[str, bytes]:  # noqa: ARG001
+    files = {f"canary_run_{_stamp(record)}.json": json_bytes(document(record))}
+    if cause := mapping(record.body["figures"].get("root_cause")):
+        said = {**cause, "subject": record.subject, "provenance": record.provenance, "record": record.hash}
+        files[f"root_cause_{_stamp(record)}.json"] = json_bytes(said)
+    return files
+
+
+def _stamp(record: Record) -> str:
+    return re.sub(r"[-:]", "", record.ts[:19]).replace("T", "_")
 
 
 _EXTRA: dict[str, Callable[[Record, Blobs], dict[str, bytes]]] = {
     "offline_report": _eval_result,
     "smoke_1k": _metrics_baseline,
+    "canary_run": _canary_run,
 }
 
 

@@ -11,6 +11,7 @@ from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.page import Item, Table, Text, number
 from probatum.pipeline.ports import Record
 from probatum.pipeline.report import checks_table, flat, reasons, verdict_table
+from probatum.pipeline.rollout_report import rollout_tables
 from probatum.pipeline.summary import JUDGED, NOT_MEASURED, newest, provenance_banner, summarise
 
 HEAD_FILE = "GREEN_EVIDENCE.md"
@@ -46,6 +47,8 @@ def _lines(records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[st
         for record in chosen:
             yield from ("", f"### {_text(record.subject)}", "", _origin(record), "")
             yield from _item(checks_table("Checks", record.body["figures"]))
+            for shown in _rollout(kind, record.body["figures"]):
+                yield from ("", f"**{_text(shown.title)}**", "", *_item(shown))
         if not chosen:
             yield from ("", f"{NOT_MEASURED.capitalize()}.")
     for kind, title in CHAPTERS.items():
@@ -54,6 +57,13 @@ def _lines(records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[st
             yield from _item(Table("", ("figure", "value"), tuple(flat(record.body["figures"]))))
     yield from ("", "## Evidence files", "")
     yield from _item(Table("", ("file", "SHA-256"), tuple(digests.items())))
+
+
+def _rollout(kind: str, figures: Mapping[str, Any]) -> list[Table]:
+    try:
+        return list(rollout_tables(kind, figures))
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return []  # a forged record is still listed, with its checks
 
 
 def _origin(record: Record) -> str:

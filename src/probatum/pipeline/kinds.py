@@ -14,7 +14,7 @@ from probatum.pipeline.evidence import Derive
 class EvidenceKind(msgspec.Struct, frozen=True):
     """Describe one kind. ``figures`` is "module:function", imported only when a figure is recomputed.
 
-    ``file`` is the JSON file of the newest record. ``sums`` are (total, parts) over integer counts in the figures that
+    ``file`` is the JSON file of the newest record ("": none). ``sums`` are (total, parts) over integer counts in the figures that
     must add up; ``judges`` marks kinds whose figures carry ``verdict`` and ``checks``.
     """
 
@@ -62,7 +62,7 @@ KINDS: dict[str, EvidenceKind] = {
     "canary_dryrun_observe": EvidenceKind(
         "probatum.pipeline.canary:dry_run_figures", "canary_dryrun_observe.json", judges=True
     ),
-    "rollout_event": EvidenceKind("probatum.pipeline.rollout:figures", "rollout_event.json"),
+    "rollout_event": EvidenceKind("probatum.pipeline.rollout:figures", ""),
     "canary_run": EvidenceKind("probatum.pipeline.canary:run_figures", "canary_run.json", judges=True),
     "validation": EvidenceKind("probatum.pipeline.canary:run_figures", "validation.json", judges=True),
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),

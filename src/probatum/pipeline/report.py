@@ -8,6 +8,7 @@ from typing import Any
 
 from probatum.pipeline.page import Band, Bars, Chart, Item, Line, Marks, Section, Table, Text, number, page
 from probatum.pipeline.ports import Record
+from probatum.pipeline.rollout_report import RUNS, rollout_charts, rollout_tables
 from probatum.pipeline.summary import (
     JUDGED,
     NOT_MEASURED,
@@ -176,6 +177,7 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     items += [checks_table(JUDGED[kind], model.figures(kind)) for kind in JUDGED if kind in model.records]
     items += _compared(gate)
     yield Section(model.subject, tuple(items))
+    yield from _rollout_sections(model)
     columns = [column for column in columns_of(drift) if not column.get("constant")]
     if columns:
         charts = tuple(_chart_or_note("Then and now", distribution_chart, column) for column in columns)
@@ -184,10 +186,23 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     tables = [
         Table(kind, ("figure", "value"), tuple(flat({k: v for k, v in model.figures(kind).items() if k not in shown})))
         for kind in model.records
-        if kind not in ("psi_snapshot", "promote_check")
+        if kind not in ("psi_snapshot", "promote_check", "canary_preflight", *RUNS)
     ]
     if tables:
         yield Section(f"{model.subject}: all other figures", tuple(tables), level=3, folded=True)
+
+
+def _rollout_sections(model: ModelSummary) -> Iterator[Section]:
+    for kind in ("canary_preflight", *RUNS):
+        figures, items = model.figures(kind), list[Item]()
+        try:
+            items += [*rollout_tables(kind, figures), *rollout_charts(figures)] if figures else []
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+            items.append(Text(f"{kind}: cannot be shown from this record ({type(error).__name__})."))
+        if items:
+            yield Section(
+                f"{model.subject}: {JUDGED[kind].lower()}", tuple(items), level=3, folded=kind != "canary_run"
+            )
 
 
 def _compared(gate: Mapping[str, Any]) -> Iterator[Item]:
@@ -233,8 +248,12 @@ def _imports(records: Sequence[Record]) -> Section:
 
 
 def _appendix(records: Sequence[Record]) -> Section:
-    rows = tuple((r.seq, r.ts, r.kind, r.subject, r.provenance.upper(), r.hash) for r in records)
-    how = "Each hash covers its record and the hash before it. Recompute everything with: probatum evidence verify"
+    shown = [record for record in records if record.kind != "rollout_event"]
+    rows = tuple((r.seq, r.ts, r.kind, r.subject, r.provenance.upper(), r.hash) for r in shown)
+    events = (
+        f"{len(records) - len(shown):,} events of rollouts are in the chain too. " if len(shown) < len(records) else ""
+    )
+    how = f"{events}Each hash covers its record and the hash before it. Recompute everything with: probatum evidence verify"
     table = Table("", ("seq", "time", "kind", "subject", "data", "hash"), rows)
     return Section("Chain", (Text(how), table), folded=True)
 
