@@ -46,6 +46,7 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
             assert time.monotonic() - began < 10
         assert live.wait(rollout, lambda state: state.stage is Stage.ABORTED)
         live.check("good")
+        live.verify()
 
 
 def one_in_five_fails() -> StandIn:
@@ -108,6 +109,7 @@ def test_a_bad_model_is_aborted(bad: Stack, fired: str, tmp_path: Path) -> None:
         report = bad.wait_for_record("canary_run", "bad")
         assert fired in {check["name"] for check in report.body["figures"]["root_cause"]["fired"]}
         bad.check("bad")
+        bad.verify()
 
 
 @pytest.mark.parametrize("bad", [StandIn], indirect=True, ids=["quiet"])
@@ -115,7 +117,9 @@ def test_without_traffic_it_is_inconclusive_and_holds(bad: Stack, tmp_path: Path
     """When decisions stop, nothing is proven and nothing is broken: it holds for a human and says what lacks."""
     (tmp_path / "prometheus").mkdir()
     with prometheus(tmp_path / "prometheus", executors=[e.url for e in bad.executors], engines=[]) as prom:
-        rollout = bad.prepare("quiet", Ladder((50, 100), phase_s=6, hold_factor=1, poll_s=1, stale_s=3, source_deadline_s=30))
+        rollout = bad.prepare(
+            "quiet", Ladder((50, 100), phase_s=6, hold_factor=1, poll_s=1, stale_s=3, source_deadline_s=30)
+        )
         bad.controller(prom.url)
         bad.start("quiet")
         bad.wait(rollout, lambda state: state.streams.get("errors") is not None and state.streams["errors"].n > 5)
@@ -126,3 +130,4 @@ def test_without_traffic_it_is_inconclusive_and_holds(bad: Stack, tmp_path: Path
         assert "no new sample" in state.reason or "short of a proof" in state.reason
         assert state.phase == 0
         bad.check("quiet")
+        bad.verify()

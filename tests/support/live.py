@@ -240,8 +240,12 @@ class Stack:
             record.body["inputs"]["share"] for record in self.space.ledger.records(kind=control.KIND, subject=name)
         ]
         steps = [step / 100 for step in Rollout(self.space.ledger, self.space, name).plan.ladder.shares_percent]
-        rising = given[:-1] if given and given[-1] == 0.0 else given
+        rising = [share for share in given if share]
         assert rising == steps[: len(rising)], given  # each share once, in order
+        assert given == [*rising, *[0.0] * (len(given) - len(rising))], given  # and nothing after 0
+
+    def verify(self) -> None:
+        """Recompute every figure in the ledger."""
         found = verify(self.space.ledger, self.space)
         assert found.ok, found.findings
 

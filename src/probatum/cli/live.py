@@ -138,9 +138,24 @@ def _command(verb: str, make: str, text: str, example: str) -> click.Command:
         from probatum.rollout import events
 
         space = Workspace(workspace)
+        if verb == "abort":
+            name = _stop_now(space, name)
         _apply(open_rollout(space, name), getattr(events, make)(space.clock.now_ns(), by, reason), output)
 
     return command
+
+
+def _stop_now(space: Workspace, name: str | None) -> str | None:
+    """Put share 0 before the executors at once: the replay of a long rollout takes seconds, and its event comes after."""
+    import msgspec
+
+    from probatum.pipeline.control import KIND, publish, read_document
+
+    found = list(space.ledger.records(kind=KIND, subject=name))
+    if found and (document := read_document(found[-1])).share > 0.0:
+        stopped = msgspec.structs.replace(document, share=0.0)
+        publish(space.ledger, stopped, subject=found[-1].subject, provenance=found[-1].provenance)
+    return name or (found[-1].subject if found else None)
 
 
 pause = _command("pause", "Paused", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
@@ -175,9 +190,10 @@ LIVE = (start, status, pause, resume, abort, retry)
 
 
 def _apply(rollout: Rollout, event: Event, output: str) -> None:
-    from probatum.pipeline.rollout import accept
+    from probatum.pipeline.rollout import accept, carry_out
 
-    accept(rollout.apply(event, live_effects(lambda text: click.echo(text, err=True))))
+    accept(rollout.apply(event))  # the share is in the ledger now; what takes longer comes after
+    carry_out(rollout, live_effects(lambda text: click.echo(text, err=True)))
     _print(rollout, output)
 
 

@@ -24,7 +24,8 @@ from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
 TICK_S = 0.5
-WATCHED = frozenset({Stage.RUNNING, Stage.PAUSED, Stage.HOLDING, Stage.COMPLETED, Stage.VALIDATING, Stage.VALIDATED})
+MOVING = frozenset({Stage.RUNNING, Stage.PAUSED, Stage.HOLDING})
+WATCHED = MOVING | {Stage.COMPLETED, Stage.VALIDATING, Stage.VALIDATED}
 """Stages in which measurements mean something."""
 
 _log = logging.getLogger("probatum.controller")
@@ -142,14 +143,17 @@ class Controller:
         rollout.refresh()
         if rollout.plan.digest != watch.plan:
             watch.plan, watch.source = rollout.plan.digest, self._source_of(rollout.plan)
-        if rollout.state.stage in WATCHED and self._clock.now_ns() >= watch.due_ns:
+        if watch.owes:  # before the next event hides what this one asked for
+            self._carry_out(watch)
+        stage = rollout.state.stage
+        waits = watch.owes and stage not in MOVING
+        if stage in WATCHED and not waits and self._clock.now_ns() >= watch.due_ns:
             event = watch.observe(self._clock.now_ns(), self._drift.get(rollout.plan.model))
             watch.owes = not refusal(rollout.apply(event, epoch=self._epoch)[1])
-        if watch.owes:
             self._carry_out(watch)
 
     def _carry_out(self, watch: Watch) -> None:
-        """Do what the newest event asks for; what fails is tried again, and holds up neither reading nor aborting."""
+        """Do what the newest event asks for; what fails is tried again, and while phases run it holds up no reading."""
         try:
             carry_out(watch.rollout, self._effects)
             watch.owes = False
