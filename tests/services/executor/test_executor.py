@@ -26,7 +26,7 @@ from probatum.services.executor.app import ExecutorApp
 from probatum.services.executor.caller import Caller, parse_answers
 from probatum.services.executor.client import EngineClient, Reply
 from probatum.services.executor.decide import Executor, ExecutorSettings
-from probatum.services.executor.shadow import Shadow, ShadowSettings
+from probatum.services.executor.shadow import FULL_ROWS, Shadow, ShadowSettings
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
@@ -169,6 +169,22 @@ def test_mirror_replies_first_and_batches() -> None:
         {"rows": [[1, 100.0, 0.1 + i, 3, 50, 1 / 3] for i in range(5)], "fingerprint": stand.set.fingerprint}
     ]
     assert [row.challenger for row in stand.rows] == [0.6] * 5
+
+
+def test_a_batch_that_is_full_waits_for_no_more_company() -> None:
+    """At FULL_ROWS the call leaves at the next turn of the loop, long before its time, and carries exactly those rows."""
+    wire = Wire(scores(0.6))
+    stand = Stand(wire, batch_ms=60_000)
+
+    async def go() -> None:
+        for _ in range(FULL_ROWS):
+            assert wire.bodies == []
+            await stand.post({"snapshot": SNAPSHOT})
+        await asyncio.sleep(0)
+
+    asyncio.run(go())
+    assert [len(body["rows"]) for body in wire.bodies] == [FULL_ROWS]
+    assert stand.shadow.pending == 0
 
 
 def test_off_asks_nobody_and_counts_skipped() -> None:

@@ -19,15 +19,20 @@ from probatum.services.telemetry.registry import Counter, Registry
 
 AWAIT_BUDGET_MS = 60
 MIRROR_TIMEOUT_MS = 250
+FULL_ROWS = 64
+"""So many rows do not wait for more company: a longer batch would hold up the replies beside it."""
 
 
 class ShadowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Declare the times and bounds of shadow calls; a row waits ``batch_ms`` for company, and then at most half as
-    long again for a request on whose wake-up its batch can ride."""
+    """Declare the times and bounds of shadow calls.
+
+    A row waits ``batch_ms`` for company (less where FULL_ROWS have met), and then at most half as long again for a
+    request on whose wake-up its batch can ride.
+    """
 
     await_ms: int = AWAIT_BUDGET_MS
     mirror_ms: int = MIRROR_TIMEOUT_MS
-    batch_ms: int = 10
+    batch_ms: int = 50
     batch_rows: int = 256
     queue_rows: int = 2048
     breaker: BreakerSettings = BreakerSettings()
@@ -99,7 +104,7 @@ class Shadow:
             self._arm(now_ns)
         row.due_ns = self._due_ns
         self._queue.append(row)
-        if now_ns >= self._ride_ns:
+        if now_ns >= self._ride_ns or len(self._queue) == FULL_ROWS:
             # Ride on the wake-up of this request, after its reply: at a steady rate the timer then never wakes the loop.
             self._ride_ns = self._due_ns
             asyncio.get_running_loop().call_soon(self._flush)
