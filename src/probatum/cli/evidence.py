@@ -10,7 +10,7 @@ import msgspec
 
 from probatum.cli.common import output_option, print_json, print_table, print_written, progress, workspace_option
 from probatum.cli.workspace import Workspace
-from probatum.core.errors import InconclusiveError, IntegrityError, UnknownNameError
+from probatum.core.errors import DataError, InconclusiveError, IntegrityError, UnknownNameError
 from probatum.pipeline.ports import Record
 
 
@@ -97,6 +97,42 @@ def verify(workspace: Path, output: str) -> None:
         first = result.findings[0]
         raise IntegrityError(first.place, f"{first.problem} ({len(result.findings)} in all)")
     click.echo(f"verified: head {result.head}")
+
+
+@evidence.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@output_option
+def lint(file: Path, output: str) -> None:
+    """Find figures in a report (Markdown or JSON) that cannot be true together. Exits 1 where there are any.
+
+    \b
+    Examples:
+      probatum evidence lint report.md
+      probatum evidence lint workspace/evidence/ml/canary_run.json -o json
+    """
+    from probatum.pipeline.evidence_lint import lint_report
+
+    found = lint_report(read_text_file(file), place=str(file))
+    if output == "json":
+        print_json(msgspec.to_builtins(found))
+    else:
+        rows = [(item.line, item.problem) for item in found]
+        print_table("" if rows else "nothing found", ["line", "problem"], rows)
+    if found:
+        raise IntegrityError(f"{file}, line {found[0].line}", f"{found[0].problem} ({len(found)} in all)")
+
+
+REPORT_BYTES_MAX = 16 * 1024 * 1024
+
+
+def read_text_file(file: Path) -> str:
+    """Return a foreign report's text; DataError where it is too large or not UTF-8."""
+    if file.stat().st_size > REPORT_BYTES_MAX:
+        raise DataError(f"larger than {REPORT_BYTES_MAX // 1024 // 1024} MB", file=file)
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8: {error}", file=file) from None
 
 
 @evidence.command("export")

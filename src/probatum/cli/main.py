@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "waive": ("probatum.cli.promote", "waive", "Let a blocker stand for a while, by name."),
     "promote": ("probatum.cli.promote", "promote", "Move champion to the model of a completed canary."),
     "rollback": ("probatum.cli.promote", "rollback", "Take a promotion or exposure back at once."),
+    "drill": ("probatum.cli.promote", "drill", "Inject faults into real services and time how soon the share is 0."),
     "lint": ("probatum.cli.promote", "lint", "Find what policies and plans promise and cannot keep."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),

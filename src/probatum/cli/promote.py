@@ -164,6 +164,33 @@ def waive(model: str, blocker: str, by: str, reason: str, hours: float, workspac
 
 
 @click.command()
+@click.option("--executors", type=click.IntRange(1, 16), default=2, show_default=True, help="Replicas under load.")
+@workspace_option
+@output_option
+def drill(executors: int, workspace: Path, output: str) -> None:
+    """Start an engine and executors on loopback, inject an abort, a dead engine and a lost ledger, and time each.
+
+    They run on a ledger of their own: nothing that serves is touched. Promotion wants a drill that is not stale.
+
+    \b
+    Examples:
+      probatum drill
+      probatum drill --executors 4 -o json
+    """
+    from probatum.adapters.drill import drill as run_drill
+    from probatum.cli.canary import end
+    from probatum.cli.evidence import export_evidence
+    from probatum.cli.workspace import Workspace
+    from probatum.pipeline.drill import record_drill
+
+    space = Workspace(workspace)
+    with progress() as bars:
+        record = record_drill(run_drill(executors, bars), executors, space.ledger, space)
+    export_evidence(space)
+    end(record, output)
+
+
+@click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @output_option
 def lint(files: tuple[Path, ...], output: str) -> None:
@@ -188,11 +215,12 @@ def lint(files: tuple[Path, ...], output: str) -> None:
 
 
 def _lint(path: Path) -> list[Finding]:
+    from probatum.cli.evidence import read_text_file
     from probatum.pipeline.replay import TIMEOUT_NS
     from probatum.rollout.lint import Surroundings, lint_plan, lint_policy_text
     from probatum.rollout.policy import parse_plan
 
-    text = path.read_text(encoding="utf-8")
+    text = read_text_file(path)
     if "\nmodel" in f"\n{text}":
         return lint_plan(parse_plan(text, place=str(path)), Surroundings(timeout_ms=TIMEOUT_NS / 1e6))
     return lint_policy_text(text, place=str(path))[1]

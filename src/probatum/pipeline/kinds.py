@@ -70,6 +70,7 @@ KINDS: dict[str, EvidenceKind] = {
     "waiver": EvidenceKind("probatum.pipeline.promotion:waiver_figures", "waiver.json"),
     "alert_history": EvidenceKind("probatum.pipeline.promotion:alert_figures", "alert_history.json"),
     "verification": EvidenceKind("probatum.pipeline.promotion:verification_figures", "verification.json", judges=True),
+    "drill": EvidenceKind("probatum.pipeline.drill:figures", "drill.json", judges=True),
     "release": EvidenceKind("probatum.pipeline.release:figures", "release.json"),
 }
 
