@@ -13,7 +13,7 @@ from probatum.cli.common import FiniteRange, workspace_option
 
 @click.command()
 @workspace_option
-@click.option("--model", default="champion", show_default=True, help="Alias, name or digest in the workspace.")
+@click.option("--model", help="Alias, name or digest in the workspace.  [default: champion]")
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
@@ -41,7 +41,7 @@ from probatum.cli.common import FiniteRange, workspace_option
 )
 def engine(
     workspace: Path,
-    model: str,
+    model: str | None,
     artifact: Path | None,
     host: str,
     port: int,
@@ -66,8 +66,9 @@ def engine(
     from probatum.services.engine.server import Engine, EngineSettings
     from probatum.services.fleet import bind, url_of
 
-    settings = EngineSettings(model=model, workers=workers, limits=Limits(age_max_ns=round(as_of_age_s * NS_PER_S)))
-    load = file_source(artifact, model) if artifact else workspace_source(workspace)
+    reference = model or ("" if artifact else "champion")  # a file was promoted by nobody
+    settings = EngineSettings(model=reference, workers=workers, limits=Limits(age_max_ns=round(as_of_age_s * NS_PER_S)))
+    load = file_source(artifact, reference) if artifact else workspace_source(workspace)
     server = Engine(settings, load, read_tokens(tokens), SystemClock())
     sock = bind(host, port)
     click.echo(f"engine serves {server.version} {server.digest[:12]} on {url_of(sock)}", err=True)
@@ -93,7 +94,7 @@ def workspace_source(root: Path) -> Callable[[str], tuple[str, bytes]]:
 
 
 def file_source(path: Path, alias: str) -> Callable[[str], tuple[str, bytes]]:
-    """Return what reads one artifact file under one alias; a swap reads the file again."""
+    """Return what reads one artifact file under one alias ("": none); a swap reads the file again."""
     from probatum.core.canonical import sha256_hex
     from probatum.core.errors import UnknownNameError
 
@@ -101,7 +102,7 @@ def file_source(path: Path, alias: str) -> Callable[[str], tuple[str, bytes]]:
         data = path.read_bytes()
         digest = sha256_hex(data)
         if reference not in (alias, digest):
-            raise UnknownNameError("model", reference, [alias, digest])
+            raise UnknownNameError("model", reference, [name for name in (alias, digest) if name])
         return digest, data
 
     return load

@@ -146,6 +146,21 @@ def test_what_cannot_be_served_is_one_message_and_an_exit_code(kit: SimpleNamesp
     assert "Traceback" not in message
 
 
+def test_a_file_is_served_under_no_alias_but_the_one_it_is_given(kit: SimpleNamespace, tmp_path: Path):
+    """Nobody promoted a file: neither info nor metrics call it champion, and SIGHUP reads it again."""
+    path = tmp_path / "model.json"
+    path.write_bytes(kit.seed_artifact().to_bytes())
+    with served("--artifact", str(path)) as engine:
+        assert engine.ask("GET", "/ml/model/info")[1]["alias"] == ""
+        assert b'alias=""' in engine.ask("GET", "/ml/metrics")[1]
+        path.write_bytes(kit.logistic_artifact().to_bytes())
+        engine.process.send_signal(signal.SIGHUP)
+        while engine.ask("GET", "/ml/model/info")[1]["version"] != "m1":
+            continue
+    with served("--artifact", str(path), "--model", "trial") as engine:
+        assert engine.ask("GET", "/ml/model/info")[1]["alias"] == "trial"
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [

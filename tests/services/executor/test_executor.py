@@ -23,7 +23,7 @@ from probatum.rollout.breaker import Breaker, BreakerSettings
 from probatum.rollout.choose import Mode
 from probatum.rollout.lease import LEASE_NS, RolloutDocument
 from probatum.services.executor.app import ExecutorApp
-from probatum.services.executor.caller import Caller, parse_answers
+from probatum.services.executor.caller import KNOWN_CAUSES, Caller, parse_answers
 from probatum.services.executor.client import EngineClient, Reply
 from probatum.services.executor.decide import Executor, ExecutorSettings
 from probatum.services.executor.shadow import FULL_ROWS, Shadow, ShadowSettings
@@ -369,6 +369,17 @@ def test_an_event_from_the_future_poisons_no_symbol() -> None:
         return [(await stand.post(body, "/market/events"))[0] for body in (future, past)]
 
     assert asyncio.run(go()) == [422, 200]
+
+
+def test_every_cause_of_an_error_is_there_before_the_first() -> None:
+    """A rate over a series that appears with its first error misses that error: each begins at 0, as do the seed's names."""
+    stand = Stand(Wire(scores(0.5)))
+    text = stand.registry.expose().decode()
+    for cause in KNOWN_CAUSES:
+        assert f'ml_shadow_error_total{{error_type="{cause}"}} 0\n' in text
+    for reply in (Reply(0, cause="timeout"), Reply(0, cause="refused"), Reply(0, cause="closed"), Reply(404), Reply(500),
+                  Reply(200, b"rubbish"), Reply(200, b'{"scores":[NaN]}')):  # fmt: skip
+        assert parse_answers(reply, 1)[0].cause in KNOWN_CAUSES
 
 
 def test_vectors_computed_from_market_state_are_counted() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from probatum.core.clock import NS_PER_S
 from probatum.monitoring.shadow import Outcome
 from probatum.rollout.breaker import Breaker
-from probatum.services.executor.client import EngineClient, Reply
+from probatum.services.executor.client import Cause, EngineClient, Reply
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +25,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 SHED = Answer(Outcome.SHED, cause="shed")
 BREAKER_OPEN = Answer(Outcome.BREAKER_OPEN, cause="breaker_open")
 TIMEOUT = Answer(Outcome.TIMEOUT, cause="timeout")
+KNOWN_CAUSES = (*get_args(Cause)[1:], "http_4xx", "http_5xx", "nan", "shed", "breaker_open")
 _NOT_A_SCORE = Answer(Outcome.NAN, cause="nan")
 
 

@@ -13,9 +13,9 @@ from probatum.core.clock import NS_PER_MS, NS_PER_S
 from probatum.core.errors import ParameterError
 from probatum.monitoring.shadow import MATCH_DELTA, DecisionRow, Outcome, ShadowCounts
 from probatum.rollout.breaker import BreakerSettings
-from probatum.services.executor.caller import SHED, TIMEOUT, Answer, Caller
+from probatum.services.executor.caller import KNOWN_CAUSES, SHED, TIMEOUT, Answer, Caller
 from probatum.services.telemetry import metrics
-from probatum.services.telemetry.registry import Counter, Registry
+from probatum.services.telemetry.registry import Registry
 
 AWAIT_BUDGET_MS = 60
 MIRROR_TIMEOUT_MS = 250
@@ -187,7 +187,7 @@ class _Meters:
         self._abs_delta = registry.histogram(metrics.SHADOW_ABS_DELTA).observe
         self._latency = registry.histogram(metrics.SHADOW_LATENCY).observe
         self._latency_delta = registry.histogram(metrics.SHADOW_LATENCY_DELTA).observe
-        self._errors: dict[str, Counter] = {}
+        self._errors = {cause: registry.counter(metrics.SHADOW_ERROR, cause) for cause in KNOWN_CAUSES}
         self._registry, self._counts = registry, counts
         self._rate = registry.gauge(metrics.SHADOW_MATCH_RATE)
         self._outcomes = {item: registry.counter(metrics.SHADOW_OUTCOMES, item.value).inc for item in Outcome}
