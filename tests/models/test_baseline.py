@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from probatum.core.errors import UnknownNameError
+from probatum.core.errors import ParameterError, UnknownNameError
 from probatum.features.sets import FEATURE_SETS
-from probatum.models.baseline import Heuristic, QueueRule, VolatilityRule, bind, get_baseline
+from probatum.models.baseline import Heuristic, QueueRule, VolatilityRule, bind, get_baseline, rule_beside
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,19 @@ def test_unknown_target_lists_the_known() -> None:
     """A target without a rule is refused by name."""
     with pytest.raises(UnknownNameError, match="large_move"):
         get_baseline("larg_move@60s")
+
+
+@pytest.mark.parametrize(
+    ("target", "feature_set", "kind"),
+    [
+        ("direction@60s", "v1.8-b0", "direction"),
+        ("large_move@60s", "robust", "large_move"),
+        ("large_move@60s", "v1.8.1", "direction"),
+        ("direction@10s:drop-unchanged", "book", "next_move"),
+    ],
+)
+def test_some_rule_can_run_beside_every_set(target: str, feature_set: str, kind: str) -> None:
+    """The target's own where the features hold its inputs, else one that reads them: an executor needs a rule."""
+    assert rule_beside(target, FEATURE_SETS[feature_set].names) == kind
+    with pytest.raises(ParameterError, match="what some baseline reads"):
+        rule_beside(target, ["bias"])

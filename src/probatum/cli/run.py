@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC_DAYS, SYNTHETIC_SEED = 28, 7
 SMOKE_RATE_PER_S, SHADOW_RATE_PER_S = 500.0, 400.0
+SHADOW_MAX = 10_000  # decisions: a day of minutes, or what half a minute allows of a day of seconds
 
 
 @click.command()
@@ -43,7 +44,7 @@ def run(
     """Take market data to verdicts with evidence: import, training, gate, drift, serving, shadow, canary, promote gate.
 
     The best model is served by an engine and an executor on loopback, smoked with 1,000 requests each, and shadowed over
-    the last recorded day. Then its canary is rehearsed, confirmed and run under a virtual clock: over a day of decisions,
+    the newest recorded decisions. Then its canary is rehearsed, confirmed and run under a virtual clock: over a day of decisions,
     one a second, on ticks, and over the whole test window on bars. Without --data the market is synthetic, and so is every record; nothing on it can be promoted. Exits 0 when the
     story was told, whatever the verdicts: `gate` exits 1 on a refusal.
 
@@ -123,6 +124,7 @@ def _serve_best(space: Workspace, judged: list[Judged], confirm: bool, bars: Any
     from probatum.adapters.processes import service
     from probatum.cli.smoke import REQUESTS, run_shadow, run_smoke
     from probatum.core.clock import NS_PER_DAY
+    from probatum.models.baseline import BASELINES, rule_beside
     from probatum.pipeline.gate import load_artifact
     from probatum.pipeline.registry import CHALLENGER, move_alias
     from probatum.pipeline.story import MINUTE_GRID_NS, best
@@ -133,15 +135,18 @@ def _serve_best(space: Workspace, judged: list[Judged], confirm: bool, bars: Any
     move_alias(space.ledger, space, CHALLENGER, chosen.artifact)
     artifact = load_artifact(space, chosen.artifact)
     place = ["--workspace", str(space.root), "--port", "0"]
-    day = int(NS_PER_DAY // (artifact.grid_ns or MINUTE_GRID_NS))
+    newest = min(int(NS_PER_DAY // (artifact.grid_ns or MINUTE_GRID_NS)), SHADOW_MAX)
     with service(["engine", "--model", CHALLENGER, *place]) as engine:
         click.echo(f"serving: {chosen.name} on {engine}, 1,000 requests", err=True)
         smoke = run_smoke(space, artifact, engine, SMOKE_RATE_PER_S, bars)
-        with service(
-            ["executor", "--model", artifact.digest, "--engine", engine, *place, *_tick(space, artifact)]
-        ) as url:
-            click.echo(f"shadow: executor on {url}, 1,000 decisions and the last recorded day", err=True)
-            parts = {"shadow_smoke_1k": REQUESTS, "shadow_replay": day}
+        rule = rule_beside(artifact.target, artifact.features.names)
+        beside = ["--model", artifact.digest, "--engine", engine, "--baseline", rule, *_tick(space, artifact)]
+        with service(["executor", *beside, *place]) as url:
+            click.echo(
+                f"shadow: executor on {url}, baseline {BASELINES[rule].name}, 1,000 and the newest {newest:,} decisions",
+                err=True,
+            )
+            parts = {"shadow_smoke_1k": REQUESTS, "shadow_replay": newest}
             shadowed = run_shadow(space, artifact, url, parts, SHADOW_RATE_PER_S, bars)
     return {chosen.name: [smoke, *shadowed, *_canary(space, artifact.digest, confirm, bars)]}
 

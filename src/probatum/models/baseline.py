@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from probatum.core.errors import UnknownNameError
+from probatum.core.errors import ParameterError, UnknownNameError
 
 
 class Baseline(Protocol):
@@ -105,6 +105,21 @@ def get_baseline(target: str) -> Baseline:
     if kind not in BASELINES:
         raise UnknownNameError("kind of target", kind, BASELINES)
     return BASELINES[kind]
+
+
+def rule_beside(target: str, names: Sequence[str]) -> str:
+    """Return the kind of rule to run beside a model: its target's own, else the first whose inputs its features hold.
+
+    Raises ParameterError where they hold no rule's.
+
+    >>> rule_beside("direction@10s:drop-unchanged", ["queue_imbalance"])
+    'next_move'
+    """
+    own = get_baseline(target)
+    fitting = [kind for kind, rule in BASELINES.items() if rule.reads(names)]
+    if not fitting:
+        raise ParameterError("features", "what some baseline reads", list(names))
+    return next((kind for kind in fitting if BASELINES[kind] is own), fitting[0])
 
 
 def bind(baseline: Baseline, names: Sequence[str]) -> Callable[[Sequence[float]], float] | None:

@@ -27,7 +27,7 @@ from probatum.features.labels import label, parse_target, segments
 from probatum.features.sets import get_feature_set
 from probatum.market.dataset import Dataset
 from probatum.models.artifact import Artifact
-from probatum.models.baseline import bind, get_baseline
+from probatum.models.baseline import BASELINES, bind, rule_beside
 from probatum.models.scoring import score_rows
 from probatum.monitoring.shadow import DECISION_SCORE, Outcome, ShadowCounts, is_match
 from probatum.pipeline.ports import Sources
@@ -128,9 +128,8 @@ def decide(artifact: Artifact, dataset: Dataset, start: int, end: int) -> Tape:
         dataset_events(cut, grid_ns=None if dataset.quotes is None else step_ns),
         tick_size=dataset.tick_size,
     )
-    baseline = bind(get_baseline(artifact.target), feature_set.names)
-    if baseline is None:
-        raise DataError(f"the baseline of {artifact.target} cannot read the features of {artifact.name}")
+    baseline = bind(BASELINES[rule_beside(artifact.target, feature_set.names)], feature_set.names)
+    assert baseline is not None
     segment = segments(frame.ts, frame.mid, sessions_of(dataset.calendar, frame.ts))
     labels = label(target, frame.ts, frame.mid, segment, step_ns)
     use = frame.ready & (frame.ts > start) & (frame.ts <= end)
