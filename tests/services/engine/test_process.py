@@ -13,6 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from probatum.services.engine.swap import Control
+
 ROW = [0.1] * 7
 OPERATE = {"Authorization": "Bearer operator"}
 SUCCESS = 'ml_predict_requests_total{model_version="%s",status="success"}'
@@ -193,3 +197,14 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.parametrize("alias", ["champion", "", "two\nlines", "ü" * 300])
+def test_any_alias_can_be_published_to_the_other_workers(alias: str):
+    """The digest arrives whole whatever the alias holds; one that is too long is cut, and still text."""
+    control = Control(2)
+    assert control.publish("d" * 64, alias) == 1
+    digest, found = control.target() or ("", "")
+    assert digest == "d" * 64
+    assert alias.startswith(found)
+    assert found or not alias

@@ -53,7 +53,7 @@ class Control:
             return None
         start = 8 * (1 + 2 * self.workers)
         length = int.from_bytes(self._page[start : start + 2], "little")
-        digest, alias = self._page[start + 2 : start + 2 + length].decode().split("\n")
+        digest, alias = self._page[start + 2 : start + 2 + length].decode("utf-8", "ignore").split("\n", 1)
         return digest, alias
 
     def publish(self, digest: str, alias: str) -> int:
