@@ -117,15 +117,15 @@ def test_database_fails(fresh: Stack, postgres_server: PostgresServer) -> None:
 def test_prometheus_dies(fresh: Stack, tmp_path: Path) -> None:
     """A source that comes back costs time; one that stays away aborts at the deadline, and nothing advances meanwhile."""
     with prometheus(tmp_path, executors=[e.url for e in fresh.executors], engines=[fresh.engine.url]) as server:
-        rollout = fresh.prepare("blind", quick(50, 100, phase_s=3, stale_s=2, source_deadline_s=6))
+        rollout = fresh.prepare("blind", quick(50, 100, phase_s=3, stale_s=2, source_deadline_s=10))
         controller = fresh.controller(server.url)
         fresh.start("blind")
         fresh.wait(rollout, _judged(20))
-        server.kill()
+        server.process.send_signal(signal.SIGSTOP)
         while "prometheus" not in controller.get("/status")["rollouts"][-1]["source"]:
             time.sleep(0.05)
         assert rollout.state.phase == 0
-        server.start()
+        server.process.send_signal(signal.SIGCONT)
         fresh.wait(rollout, lambda state: state.phase == 1)
         server.kill()
         state = fresh.wait(rollout, lambda state: state.stage is not Stage.RUNNING)

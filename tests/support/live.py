@@ -220,10 +220,11 @@ class Stack:
     def wait_for_record(self, kind: str, name: str) -> Record:
         """Return the newest record, once there is one."""
         for _ in range(600):
-            if found := list(self.space.ledger.records(kind=kind, subject=name)):
+            found = [r for r in self.space.ledger.records(kind=kind) if r.body["inputs"]["rollout"] == name]
+            if found:
                 return found[-1]
             time.sleep(0.05)
-        raise AssertionError(f"no {kind} of {name}")
+        raise AssertionError((kind, name, [item.said for item in self.controllers]))
 
     def shares(self) -> list[float]:
         return [item.get("/health")["share"] for item in self.executors]

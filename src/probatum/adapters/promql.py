@@ -17,7 +17,7 @@ from probatum.rollout.measurement import RateMeasurement
 from probatum.rollout.reading import Reading, Sample, Scrape, combine
 from probatum.rollout.series import NAMES, START
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0  # well within a controller's lead, which waits for this
 EXECUTORS = "probatum-executor"
 ENGINES = "probatum-engine"
 

@@ -15,7 +15,7 @@ from probatum.rollout.measurement import RateMeasurement
 from probatum.rollout.reading import Reading, Sample, Scrape, combine
 from probatum.rollout.series import NAMES
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 2.0  # well within a controller's lead, which waits for this
 BODY_BYTES_MAX = 8 << 20
 
 
