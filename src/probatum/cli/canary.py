@@ -135,12 +135,11 @@ for _command in LIVE:
 
 def read_policy(name: str) -> Policy:
     """Return a shipped policy, or the one in a TOML file."""
+    from probatum.cli.evidence import read_text_file
     from probatum.rollout.policy import parse_policy, shipped_policy
 
     path = Path(name)
-    return (
-        parse_policy(path.read_text(encoding="utf-8"), place=name) if path.suffix == ".toml" else shipped_policy(name)
-    )
+    return parse_policy(read_text_file(path), place=name) if path.suffix == ".toml" else shipped_policy(name)
 
 
 def plan_for(space: Workspace, model: str, policy: Policy, rate: float | None, units: int | None) -> Plan:

@@ -318,6 +318,7 @@ def _run_figures(
     found = {
         "verdict": Verdict.worst(check.verdict for check in checks if check.enforced),
         "checks": msgspec.to_builtins(checks),
+        "provenance": state.provenance.value if state.provenance else None,
         "stage": state.stage.value,
         "reason": state.reason,
         "attempt": state.attempt,

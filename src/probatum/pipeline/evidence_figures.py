@@ -12,6 +12,7 @@ from probatum.core.errors import ParameterError
 from probatum.pipeline.evidence_reading import Finding, Leaf, Object, Report, name_of, numeric
 from probatum.rollout import criteria
 from probatum.rollout.blockers import REQUIREMENTS
+from probatum.rollout.policy import POLICY_NAMES, shipped_policy
 
 _EPS = 1e-9
 _VERDICTS = ("PASS", "INCONCLUSIVE", "FAIL", "ERROR")
@@ -57,6 +58,7 @@ _LASTS = ("duration_s", "phase_s", "elapsed_s", "seconds")
 _TABLES = (criteria.GATE_CRITERIA, criteria.DRIFT_CRITERIA, criteria.SMOKE_CRITERIA, criteria.SHADOW_CRITERIA)
 _DIRECTED = {(item.name, item.direction) for table in _TABLES for item in table}
 _DIRECTED |= {(item.name, "at_least") for item in REQUIREMENTS}
+_DIRECTED |= {(item.name, item.direction) for name in POLICY_NAMES for item in shipped_policy(name).criteria}
 # Which side of its bound a check of ours wants; a name that is used both ways, or is not ours, may want either.
 DIRECTIONS = {name: side for name, side in _DIRECTED if sum(other == name for other, _ in _DIRECTED) == 1}
 

@@ -51,7 +51,8 @@ def check_promotion(
     proofs = _proof_records(ledger, model)
     inputs = {
         "artifact": model,
-        "proofs": [record.hash for record in proofs],
+        "proofs": [record.hash for record in proofs if _is_market(record)],
+        "statements": [record.hash for record in proofs if not _is_market(record)],
         "waivers": [r.hash for r in ledger.records(kind="waiver") if r.body["inputs"]["artifact"] == model],
         "policy": msgspec.to_builtins(policy),
         "now": format_utc(now_ns),
@@ -72,11 +73,12 @@ def check_promotion(
 def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     """Recompute the blockers from the records that ``inputs`` name by hash."""
     found = {record.hash: record for record in sources.ledger.records()}
-    missing = [name for name in (*inputs["proofs"], *inputs["waivers"]) if name not in found]
+    named = (*inputs["proofs"], *inputs["statements"])
+    missing = [name for name in (*named, *inputs["waivers"]) if name not in found]
     if missing:
         raise IntegrityError(GATE, f"names a record that the ledger does not hold: {missing[0][:12]}…")
     policy = msgspec.convert(inputs["policy"], Policy)
-    proofs = [proof for name in inputs["proofs"] for proof in proofs_of(found[name], inputs["artifact"])]
+    proofs = [proof for name in named for proof in proofs_of(found[name], inputs["artifact"])]
     waivers = [_waiver(found[name]) for name in inputs["waivers"]]
     blockers = find_blockers(
         inputs["artifact"], proofs, policy, parse_utc(inputs["now"]), asked_by=inputs["asked_by"], waivers=waivers

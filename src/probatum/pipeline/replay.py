@@ -281,10 +281,13 @@ _KNOWN = ("errors", "uncovered", "mismatches", "outcome_losses")
 
 
 def walk(feed: TapeFeed, step: Step, apply: Callable[[Event], Step], now_ns: int, end_ns: int) -> Step:
-    """Read and apply at every poll until the rollout no longer runs or the recording ends; return the last step."""
+    """Read and apply at every poll until the rollout or the recording ends; return the last step.
+
+    A rollout that holds goes on being watched: nobody is there to let it go on, but it may still have to be aborted.
+    """
     poll_ns = feed.plan.ladder.poll_s * NS_PER_S
     set_shares(feed, step, now_ns)
-    while step[0].stage is Stage.RUNNING and now_ns < end_ns:
+    while step[0].stage in (Stage.RUNNING, Stage.HOLDING) and now_ns < end_ns:
         now_ns = min(now_ns + poll_ns, end_ns)
         step = apply(Observed(now_ns, feed.read(now_ns)))
         set_shares(feed, step, now_ns)

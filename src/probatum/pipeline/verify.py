@@ -168,6 +168,12 @@ class _Checker:
             data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
             proofs = [self._classes[proof] for proof in inputs.get("proofs", ()) if proof in self._classes]
             subject, rests_on = artifact.name, [artifact.data.provenance, *map(self._class_of, data), *proofs]
+        elif record.kind in _OF_ROLLOUT:
+            subject = load_artifact(self._sources, inputs["artifact"]).name
+            proofs = [self._classes[proof] for proof in inputs.get("proofs", {}).values() if proof in self._classes]
+            rests_on = [*proofs, Provenance(figures.get("provenance") or record.provenance)]
+        elif record.kind == "rollout_event":
+            subject, rests_on = inputs["rollout"], [Provenance(figures["state"]["provenance"] or record.provenance)]
         else:
             return
         if record.subject != subject:
@@ -183,6 +189,7 @@ class _Checker:
 
 
 _OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check")
+_OF_ROLLOUT = ("canary_preflight", "canary_dryrun_observe", "canary_run", "validation")
 
 
 def _other_versions(inputs: dict[str, Any]) -> str:
