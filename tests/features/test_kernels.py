@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from feature_streams import MINUTE, SECOND, START, bars, same_bits, ticks
 from numpy.typing import NDArray
 from talipp.indicators import RSI
 
+from probatum.features import kernels
 from probatum.features.events import available, dataset_events
 from probatum.features.fold import fold
 from probatum.features.sets import FEATURE_SETS, get_feature_set
@@ -157,6 +159,21 @@ def test_rsi14_agrees_with_talipp(btc: Dataset) -> None:
     ours = frame.values[:, frame.feature_set.names.index("rsi14")]
     assert frame.ready.sum() > 40_000
     np.testing.assert_allclose(ours[frame.ready], np.array(theirs[14:], dtype=float), rtol=0, atol=1e-9)
+
+
+def test_logarithms_are_exact_to_a_few_units_in_the_last_place() -> None:
+    """They are what 40 decimal digits say; only beyond two per cent the quotient, before its logarithm, is rounded."""
+    rng = np.random.default_rng(7)
+    with localcontext() as context:
+        context.prec = 40
+        for x in (10.0 ** rng.uniform(-20, 18, 2000)).tolist():
+            assert kernels._log1p(x) == pytest.approx(float((1 + Decimal(x)).ln()), rel=1e-15, abs=0.0)
+        for move in (10.0 ** rng.uniform(-12, 0.5, 2000) * rng.choice([-1, 1], 2000)).tolist():
+            x, y = 42_000.0 * math.exp(move), 42_000.0
+            exact = float((Decimal(x) / Decimal(y)).ln())
+            rounded = 2e-16 if abs(move) > 0.0199 else 0.0
+            assert kernels._log_ratio(x, y) == pytest.approx(exact, rel=1e-15, abs=rounded)
+    assert (kernels._log1p(0.0), kernels._log_ratio(3.0, 3.0)) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("step", "wanted"), [(0.0, 50.0), (0.01, 100.0), (-0.01, 0.0)])

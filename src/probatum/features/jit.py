@@ -33,6 +33,14 @@ def lean(function: F) -> F:
     return _compile(function, {"error_model": "numpy", "_nrt": False})
 
 
+def melt(function: F) -> F:
+    """Compile, as :func:`lean` does, a function of the common path into each of its callers.
+
+    A call passes every array as seven arguments: without calls a feature update takes 32 instead of 43 ns.
+    """
+    return _compile(function, {"error_model": "numpy", "_nrt": False, "forceinline": True})
+
+
 def _compile(function: F, options: dict[str, Any]) -> F:
     if _plain:
         return function

@@ -102,7 +102,7 @@ _V18_B0 = FeatureSet(
 
 _V18_1 = FeatureSet(
     name="v1.8.1",
-    version=1,
+    version=2,
     required_minutes=360,
     memory_minutes=1680,
     features=(
@@ -118,7 +118,7 @@ _V18_1 = FeatureSet(
 
 _ROBUST = FeatureSet(
     name="robust",
-    version=1,
+    version=2,
     required_minutes=361,
     memory_minutes=1681,
     features=(
