@@ -1,18 +1,22 @@
 """Compare the feature kernel with the same features in polars expressions, and time one online update.
 
 Run: ``python bench/bench_features.py [BARS.csv]`` (headered ``datetime,open,high,low,close,volume``; without a file, a random
-walk of the same length). Both sides start from arrays in memory, and must agree to 1e-9 and on readiness, on this file and on
-the same file with holes in it, before anything is timed. Rounds are interleaved; ratios are medians over rounds, of wall time
-and of CPU time: the kernel runs on one thread, polars on all cores that it finds.
+walk of a month), and after it a random walk of a year. Both sides start from arrays in memory, and must agree to 1e-9 and on
+readiness, on these bars and on the same with holes in them, before anything is timed. Rounds are interleaved; ratios are medians
+over rounds, of wall time and of CPU time: the kernel runs on one thread, polars on all cores that it finds.
 
 polars is given twice: the whole definition (holes filled, breaks, Wilder's seed, readiness), and the shortcut that an expert
 may take when the file is known to have no hole, which is a smaller task.
 
 Learnt on the way. (1) numba counts references to array arguments wherever a function has several exits; kernels allocate
-nothing, so they are compiled without its runtime: 57 instead of 108 ns a row. (2) Computing the sums anew every hour cost 24 ns
-a row, every four hours 6. (3) Three logarithms are 15 of the 57 ns that remain. (4) Online, half the time is numba's dispatch of
-eight arguments, so settings travel inside the state. (5) Forget numba's cache when only its options change: it is keyed by the
-source file. (6) polars 2.1 is far quicker than what was measured before we started (0.8 to 1.2 µs a row).
+nothing, so they are compiled without its runtime: 57 instead of 108 ns a row. (2) A call that is not inlined passes each array
+as seven arguments; with the functions of the common path compiled into their callers, 32 instead of 43 ns. (3) log1p costs 8 ns
+more than a logarithm and a correction, and two logarithms of returns 6 ns more than two short series. (4) Computing the sums
+anew every hour cost 24 ns a row, every four hours 7, of which Wilder's chain of 420 steps is 4. (5) Right after polars, with cold
+caches, the kernel takes 4 ns a row more than alone. (6) Online, nine tenths of the time are the call from Python: its eight
+arguments, not the arithmetic; so settings travel inside the state. (7) Delete numba's cache when only its options change: it is
+keyed by the source file. (8) polars 2.1 is far quicker than what was measured before we started (0.8 to 1.2 µs a row); on a year
+its threads pay more than on a month: the ratio of wall times is lower there.
 """
 
 from __future__ import annotations
@@ -32,16 +36,19 @@ from probatum.features.state import FeatureState
 from probatum.market.events import BAR, Events
 
 FEATURES = get_feature_set("v1.8.1", frozenset({"volume"}))
-ROUNDS = 31
+MONTH, YEAR = 44_641, 525_600
 
 
-def bars(path: Path | None) -> pl.DataFrame:
+def walk(rows: int) -> pl.DataFrame:
+    """Return a random walk in the form of :func:`bars`."""
+    rng = np.random.default_rng(7)
+    close = 42_000 * np.exp(np.cumsum(rng.normal(0, 5e-4, rows)))
+    ts = 1_704_067_200_000_000_000 + 60_000_000_000 * np.arange(1, rows + 1)
+    return pl.DataFrame({"ts": ts, "mid": close, "volume": rng.lognormal(3, 1, rows)})
+
+
+def bars(path: Path) -> pl.DataFrame:
     """Return minute closes and volumes, with the time in ns at the close."""
-    if path is None:
-        rng, rows = np.random.default_rng(7), 44_641
-        close = 42_000 * np.exp(np.cumsum(rng.normal(0, 5e-4, rows)))
-        ts = 1_704_067_200_000_000_000 + 60_000_000_000 * np.arange(1, rows + 1)
-        return pl.DataFrame({"ts": ts, "mid": close, "volume": rng.lognormal(3, 1, rows)})
     frame = pl.read_csv(path, try_parse_dates=True)
     ts = frame["datetime"].dt.replace_time_zone("UTC").dt.epoch("ns") + 60_000_000_000
     return pl.DataFrame({"ts": ts, "mid": frame["close"], "volume": frame["volume"]})
@@ -143,8 +150,8 @@ def online(rows: list[tuple[int, float, float]]) -> Callable[[], None]:
     return work
 
 
-def main() -> None:
-    frame = bars(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+def compare(title: str, frame: pl.DataFrame, rounds_count: int) -> None:
+    """Check that all sides agree on these bars, then print what each takes."""
     n, events = frame.height, events_of(frame)
     ready = agree(frame, shortcut(frame.lazy()))
     agree(frame, definition(frame.lazy()))
@@ -157,8 +164,10 @@ def main() -> None:
         lambda: shortcut(frame.lazy()),
         live,
     )
-    rounds = [[timed(work) for work in works] for _ in range(ROUNDS)]
-    print(f"rows {n}, ready {ready}: {len(FEATURES.names)} columns equal to 1e-9, readiness equal, with holes too")
+    rounds = [[timed(work) for work in works] for _ in range(rounds_count)]
+    print(
+        f"{title}: rows {n}, ready {ready}: {len(FEATURES.names)} columns equal to 1e-9, readiness equal, with holes too"
+    )
     for kind, name in enumerate(("wall", "CPU")):
         batch, whole, short, single = (
             statistics.median(times[kind] for times in column) / n * 1e6 for column in zip(*rounds, strict=True)
@@ -169,6 +178,14 @@ def main() -> None:
         )
         print(f"     ratio: {ratios[0]:.1f} x the whole definition (wanted >= 7), {ratios[1]:.1f} x the shortcut")
     print(f"online µs/update: {single:.3f} (wanted <= 1.5)")
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        compare(Path(sys.argv[1]).name, bars(Path(sys.argv[1])), 31)
+    else:
+        compare("random walk of a month", walk(MONTH), 31)
+    compare("random walk of a year", walk(YEAR), 9)
 
 
 if __name__ == "__main__":
