@@ -25,7 +25,7 @@ from probatum.rollout.events import Confirmed, DigestsSeen, DryRunDone, Observed
 from probatum.rollout.machine import Stage, check_confirmation, required_permission
 from probatum.rollout.policy import shipped_policy
 
-COLUMNS = ("ts", "score", "baseline", "known", "right", "base_right", "latency_ns", "outcome")
+COLUMNS = ("ts", "score", "baseline", "known", "right", "base_right", "session", "latency_ns", "outcome")
 
 
 def prepared(place: Bench, **options: Any) -> Rollout:
@@ -190,7 +190,7 @@ def test_traffic_that_stops_holds_as_inconclusive() -> None:
         tape,
         **{
             name: getattr(tape, name)[:stop]
-            for name in ("ts", "score", "baseline", "known", "right", "base_right", "latency_ns", "outcome")
+            for name in ("ts", "score", "baseline", "known", "right", "base_right", "session", "latency_ns", "outcome")
         },
     )
     feed = TapeFeed(silent, rollout.plan, "test")

@@ -156,7 +156,7 @@ def _canary(space: Workspace, model: str, confirm: bool, bars: Any) -> list[Reco
     from probatum.cli.canary import newest_recording, plan_for, read_policy
     from probatum.core.clock import NS_PER_S
     from probatum.core.errors import ProbatumError
-    from probatum.pipeline.canary import dry_run, preflight, prove_run, replay_run, spread
+    from probatum.pipeline.canary import dry_run, open_s, preflight, prove_run, replay_run, spread
     from probatum.pipeline.release import tag_source
     from probatum.pipeline.replay import read_tape
     from probatum.pipeline.rollout import LedgerEffects, Rollout
@@ -166,16 +166,16 @@ def _canary(space: Workspace, model: str, confirm: bool, bars: Any) -> list[Reco
     bare = plan_for(space, model, read_policy("default"), None, None)
     recording = newest_recording(space, bare)
     start_ns, end_ns = recording.span
-    policy = spread(bare.policy, (end_ns - start_ns) // NS_PER_S)
+    dataset = space.datasets.load(recording.symbol, recording.dataset)
+    policy = spread(bare.policy, open_s(dataset, start_ns, end_ns))
     rollout = Rollout(space.ledger, space, f"{bare.name}-replay")
     if rollout.head is not None and rollout.state.stage not in TERMINAL:
         rollout.apply(Aborted(rollout.state.ts, "probatum run", "told anew"))
     rollout.open(msgspec.structs.replace(bare, name=rollout.name, policy=policy), start_ns)
     recording = msgspec.structs.replace(recording, shift_s=-(-(rollout.state.ts - start_ns) // NS_PER_S))
     start_ns, _ = recording.span
-    provenance = space.datasets.load(recording.symbol, recording.dataset).provenance
     bars.step("canary", 0, 3)
-    records = [preflight(rollout, now_ns=start_ns, newest_ns=start_ns, provenance=provenance)]
+    records = [preflight(rollout, now_ns=start_ns, newest_ns=start_ns, provenance=dataset.provenance)]
     if rollout.state.stage is Stage.PREFLIGHTED:
         records.append(dry_run(rollout, recording, now_ns=start_ns))
         bars.step("canary", 1, 3)

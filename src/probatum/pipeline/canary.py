@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from probatum.core.clock import NS_PER_S, format_utc, parse_utc
+from probatum.core.clock import NS_PER_S, format_utc, parse_utc, utc_day
 from probatum.core.errors import BlockedError, IntegrityError
 from probatum.core.verdict import Provenance, Verdict
 from probatum.features.labels import parse_target
@@ -100,12 +100,18 @@ def spread(policy: Policy, window_s: int) -> Policy:
 
 
 def record_of(sources: Sources, model: str, dataset: Dataset, start_ns: int, end_ns: int) -> Recording:
-    """Return a recording of a dataset with the latencies of the model's newest smoke test; BlockedError without one."""
+    """Return a recording of a dataset with the latencies of the model's newest smoke test; BlockedError without one.
+
+    It begins with its first event: a night before the first session is no time under observation.
+    """
     smoke = _newest(sources.ledger, "smoke_1k", model)
     if smoke is None:
         raise BlockedError(
             "no measured latencies to replay: run `probatum smoke` on an engine that serves this model first"
         )
+    ts, step_ns = dataset.frames[dataset.spine]["ts_event"], step_of(dataset)
+    first = int(ts[min(int(ts.search_sorted(start_ns, side="right")), len(ts) - 1)])
+    start_ns = max(start_ns, first - first % step_ns - step_ns)
     return Recording(
         symbol=dataset.symbol,
         dataset=dataset.sha256,
@@ -114,6 +120,12 @@ def record_of(sources: Sources, model: str, dataset: Dataset, start_ns: int, end
         requests=smoke.body["inputs"]["requests"],
         smoke=smoke.hash,
     )
+
+
+def open_s(dataset: Dataset, start_ns: int, end_ns: int) -> int:
+    """Return the seconds between two times at which the dataset's market is open."""
+    spans = dataset.calendar.sessions(utc_day(start_ns), utc_day(end_ns))
+    return sum(max(0, min(end, end_ns) - max(start, start_ns)) for start, end in spans) // NS_PER_S
 
 
 def rate_of(dataset: Dataset) -> float:

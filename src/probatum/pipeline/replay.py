@@ -74,7 +74,7 @@ class Tape:
     """Hold n decisions in time order, as they would be made whatever the share.
 
     ``known`` is when a decision's outcome was known (int64 ns, −1: never), ``right`` and ``base_right`` whether challenger
-    and baseline then proved right. ``latency_ns`` and ``outcome`` (an index into OUTCOMES) are those of its call.
+    and baseline then proved right. ``session`` numbers the sessions that they fall in. ``latency_ns`` and ``outcome`` (an index into OUTCOMES) are those of its call.
     """
 
     ts: Ints
@@ -83,6 +83,7 @@ class Tape:
     known: Ints
     right: Flags
     base_right: Flags
+    session: Ints
     latency_ns: Ints
     outcome: NDArray[np.int8]
     provenance: Provenance
@@ -150,6 +151,7 @@ def decide(artifact: Artifact, dataset: Dataset, start: int, end: int) -> Tape:
         known=np.where(labels.valid[use], labels.label_end[use], -1),
         right=(score > DECISION_SCORE) == hit,
         base_right=(base > DECISION_SCORE) == hit,
+        session=sessions_of(dataset.calendar, frame.ts)[use],
         latency_ns=np.zeros(n, dtype=np.int64),
         outcome=np.zeros(n, dtype=np.int8),
         provenance=Provenance.weakest([dataset.provenance, Provenance.REPLAY]),
@@ -206,6 +208,13 @@ class TapeFeed:
                 )
             )  # fmt: skip
         return tuple(found)
+
+    def after_close(self, now_ns: int, poll_ns: int) -> int:
+        """Return when to read next: a poll later, or with the first decision of the next session where none comes before."""
+        tape, following = self.tape, int(np.searchsorted(self.tape.ts, now_ns, side="right"))
+        if 0 < following < len(tape) and tape.session[following] != tape.session[following - 1]:
+            return max(now_ns + poll_ns, int(tape.ts[following]))
+        return now_ns + poll_ns
 
     def counts(self, until_ns: int) -> ShadowCounts:
         """Return the comparison of all that was mirrored until a time, as an executor counts it."""
@@ -284,11 +293,12 @@ def walk(feed: TapeFeed, step: Step, apply: Callable[[Event], Step], now_ns: int
     """Read and apply at every poll until the rollout or the recording ends; return the last step.
 
     A rollout that holds goes on being watched: nobody is there to let it go on, but it may still have to be aborted.
+    While the market is closed nothing is read: the clock moves to the next session.
     """
     poll_ns = feed.plan.ladder.poll_s * NS_PER_S
     set_shares(feed, step, now_ns)
     while step[0].stage in (Stage.RUNNING, Stage.HOLDING) and now_ns < end_ns:
-        now_ns = min(now_ns + poll_ns, end_ns)
+        now_ns = min(feed.after_close(now_ns, poll_ns), end_ns)
         step = apply(Observed(now_ns, feed.read(now_ns)))
         set_shares(feed, step, now_ns)
     return step
