@@ -94,7 +94,7 @@ def test_one_weak_record_blocks(provenance: Provenance) -> None:
     """One record that is not live makes the whole chain weak, and it is named."""
     found = blockers(proofs(canary={"provenance": provenance}))
     assert [(item.name, item.value, item.evidence) for item in found] == [
-        ("provenance_live", f"canary is {provenance.value}", "hash-canary")
+        ("provenance_live", f"{provenance.value} (canary)", "hash-canary")
     ]
 
 

@@ -171,7 +171,7 @@ def _summary(blockers: Sequence[Blocker]) -> str:
     if not blockers:
         return "promote open: every blocker is cleared or waived"
     weak = [item for item in blockers if item.name == "provenance_live"]
-    first = [f"evidence is not live ({item.value})" for item in weak]
+    first = [f"evidence is {item.value}" for item in weak]
     return "promote blocked: " + "; ".join(
         [*first, *(f"{item.name} {item.value}" for item in blockers if item not in weak)]
     )

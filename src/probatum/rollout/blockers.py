@@ -174,9 +174,12 @@ def _provenance(newest: dict[str, Proof]) -> Blocker | None:
     weak = [proof for proof in market if proof.provenance is not Provenance.LIVE]
     if market and not weak:
         return None
-    names = ", ".join(f"{proof.name} is {proof.provenance.value}" for proof in weak if proof.provenance)
-    evidence = weak[0].evidence if weak else ""
-    return Blocker("provenance_live", names or "missing", "live", evidence, "the same steps on a live feed", "critical")
+    if not weak:
+        return Blocker("provenance_live", "missing", "live", "", "the same steps on a live feed", "critical")
+    weakest = Provenance.weakest(proof.provenance for proof in weak if proof.provenance)
+    found = [proof for proof in weak if proof.provenance is weakest]
+    value = f"{weakest.value} ({', '.join(proof.name for proof in found)})"
+    return Blocker("provenance_live", value, "live", found[0].evidence, "the same steps on a live feed", "critical")
 
 
 def _waived(blocker: Blocker, model: str, waivers: Sequence[Waiver], now_ns: int) -> Blocker:
