@@ -189,9 +189,7 @@ def _canary(space: Workspace, model: str, confirm: bool, bars: Any) -> list[Reco
         prove_run(rollout, effect, recording=recording, tape=tape)
 
     def tag(rollout: Rollout, kind: str) -> None:
-        record = tag_source(rollout, kind, None, now_ns=space.clock.now_ns(), asked_by=confirmed.approver)
-        found = record.body["figures"]
-        click.echo(f"canary: {found['tag']} not tagged: {found['reason']}", err=True)
+        records.append(tag_source(rollout, kind, None, now_ns=space.clock.now_ns(), asked_by=confirmed.approver))
 
     effects = LedgerEffects(prove_run=prove, tag_source=tag, tell=lambda text: click.echo(f"canary: {text}", err=True))
     replay_run(rollout, recording, tape, confirmed, effects)
@@ -234,11 +232,12 @@ def _print(judged: list[Judged], report: Path, checked: Any) -> None:
             _bounded(item.gate, "precision_at_20"),
             _drift(item.drift),
             _verdict(item.drift),
+            _verdict(item.proof("canary_run")),
             "PASS" if _verdict(item.promotion) == "PASS" else "BLOCKED",
         )
         for item in judged
     ]
-    columns = ["model", "target", "gate", "AUC, bound", "P@20, bound", "PSI (max)", "drift", "promote"]
+    columns = ["model", "target", "gate", "AUC, bound", "P@20, bound", "PSI (max)", "drift", "canary", "promote"]
     print_table(f"Verdicts; all data are {judged[0].provenance.upper()}", columns, rows)
     for item in judged:
         click.echo(f"{item.name}")
@@ -261,6 +260,7 @@ def _as_json(judged: list[Judged], report: Path, checked: Any) -> dict[str, Any]
                 "artifact": item.artifact,
                 "gate": _verdict(item.gate),
                 "drift": _verdict(item.drift),
+                "canary": _verdict(item.proof("canary_run")),
                 "promote": "PASS" if _verdict(item.promotion) == "PASS" else "BLOCKED",
                 "reasons": item.reasons,
             }

@@ -45,7 +45,13 @@ class Judged(msgspec.Struct, frozen=True):
         if self.problem:
             return [f"not measured: {self.problem}"]
         lines = [str(reason) for record in self.proofs for reason in reasons_of(record.body["figures"])]
+        tags = [record.body["figures"] for record in self.proofs if record.kind == "release"]
+        lines += [f"{tag['tag']} not tagged: {tag['reason']}" for tag in tags if not tag["tagged"]]
         return [*lines, *self._warnings, *([str(self.promotion.body["figures"]["summary"])] if self.promotion else [])]
+
+    def proof(self, kind: str) -> Record | None:
+        """Return the newest record of a kind about this model, or nothing."""
+        return next((record for record in reversed(self.proofs) if record.kind == kind), None)
 
     @property
     def _warnings(self) -> list[str]:
