@@ -33,7 +33,10 @@ def reference() -> str:
     """Return the whole page."""
     parts = [HEAD]
     for path, command in commands(cli, "probatum"):
-        with click.Context(command, info_name=path, max_content_width=110, terminal_width=110) as context:
+        names = ["-h", "--help"]  # as every command inherits them from `probatum`
+        with click.Context(
+            command, info_name=path, max_content_width=110, terminal_width=110, help_option_names=names
+        ) as context:
             parts.append(f"## `{path}`\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
