@@ -103,6 +103,7 @@ SHADOW_CRITERIA: tuple[Criterion, ...] = (
 )
 """The shadow smoke test: the baseline answers always; match is only watched, for a good model may well disagree."""
 
+
 def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement]) -> Assessment:
     """Check every criterion and return the worst enforced verdict.
 
