@@ -206,19 +206,20 @@ def convert_journal(path: Path, pause_s: float = 0.0) -> tuple[int, int]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists():
             return 0, 0  # another process has just done it
-        frames = list(_frames(file))
+        frames = list(frames_of(file))
         torn = path.stat().st_size - sum(_HEAD.size + len(payload) for payload in frames)
         rows = 0
         if len(frames) > 1:
             features = msgspec.msgpack.decode(frames[0], type=FeatureSpec)
-            table = _table(features, frames[1:], pause_s)
+            table = table_of(features, frames[1:], pause_s)
             rows = table.height
             write_atomic(path.with_suffix(".parquet"), _parquet(table, features))
         path.unlink()
     return rows, torn
 
 
-def _frames(file: BinaryIO) -> Iterator[bytes]:
+def frames_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the frames of a journal that are whole, in order."""
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         length, checksum = _HEAD.unpack(head)
         if length > _FRAME_BYTES_MAX:
@@ -229,7 +230,8 @@ def _frames(file: BinaryIO) -> Iterator[bytes]:
         yield payload
 
 
-def _table(features: FeatureSpec, slices: Sequence[bytes], pause_s: float) -> Any:
+def table_of(features: FeatureSpec, slices: Sequence[bytes], pause_s: float = 0.0) -> Any:
+    """Return the rows of a journal's frames (without the first, which is the feature set's) as a table."""
     import polars as pl
 
     schema = _schema(features)
@@ -243,7 +245,7 @@ def _table(features: FeatureSpec, slices: Sequence[bytes], pause_s: float) -> An
         frames.append(pl.DataFrame({name: columns[name] for name in schema}, schema=schema))
         if pause_s:
             time.sleep(pause_s)  # gives the interpreter back to whoever owes a reply
-    return pl.concat(frames)
+    return pl.concat([pl.DataFrame(schema=schema), *frames])
 
 
 def _schema(features: FeatureSpec) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from probatum.pipeline.ports import Leadership
 from probatum.rollout.lease import PacedSource
 
 if TYPE_CHECKING:  # the engine opens a workspace without loading polars
+    from probatum.adapters.decisions import ParquetDecisions
     from probatum.adapters.ledger_postgres import PostgresLedger
     from probatum.adapters.store import ParquetStore
 
@@ -40,6 +41,12 @@ class Workspace:
         from probatum.adapters.store import ParquetStore
 
         return ParquetStore(self.root / "data")
+
+    @cached_property
+    def decisions(self) -> ParquetDecisions:
+        from probatum.adapters.decisions import ParquetDecisions
+
+        return ParquetDecisions(self.root / "decisions")
 
     @cached_property
     def blobs(self) -> FileBlobs:

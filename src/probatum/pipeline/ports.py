@@ -10,6 +10,8 @@ import msgspec
 from probatum.core.verdict import Provenance
 
 if TYPE_CHECKING:  # a service that only reads the ledger need not load polars
+    import polars as pl
+
     from probatum.market.dataset import Dataset
 
 
@@ -99,6 +101,14 @@ class Datasets(Protocol):
 
     def load(self, symbol: str, sha256: str | None = None) -> Dataset:
         """Return a dataset at its newest version, or at the one named; UnknownNameError lists the known."""
+        ...
+
+
+class Decisions(Protocol):
+    """What executors logged, decision by decision."""
+
+    def read(self, start_ns: int, end_ns: int) -> pl.DataFrame:
+        """Return the decisions made in [start, end), by time: fields of ``DecisionRow``, features as ``f_…``, ``fingerprint``."""
         ...
 
 

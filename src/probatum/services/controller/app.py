@@ -1,37 +1,32 @@
-"""Show over HTTP what the controller does: status, health and metrics. Deciding is the loop's alone."""
+"""Show over HTTP what the controller does, and take what people and Alertmanager say. Deciding is the loop's alone."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
+from probatum.core.errors import ProbatumError
 from probatum.services.controller.loop import Controller
-from probatum.services.http import JSON, Receive, Scope, Send, error_body, reply
+from probatum.services.http import error_body, refusal
 from probatum.services.telemetry.registry import CONTENT_TYPE, Registry
 
 
-class ControllerApp:
-    """Run the loop in a thread of its own beside a small ASGI application."""
+class ControllerApp(Starlette):
+    """Run the loop in a thread of its own beside the pages; ``routes`` are those of the parts that are wired in."""
 
-    def __init__(self, controller: Controller, registry: Registry) -> None:
+    def __init__(self, controller: Controller, registry: Registry, routes: Sequence[BaseRoute] = ()) -> None:
         self._controller, self._registry = controller, registry
         self._stop = threading.Event()
         self._thread = threading.Thread(target=controller.run, args=(self._stop,), name="controller", daemon=True)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        if scope["type"] != "http":
-            return
-        path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD"):
-            await reply(send, 405, error_body("only GET is answered here", field="method"))
-        elif path in ("/status", "/health"):
-            await reply(send, 200, msgspec.json.encode(self._controller.status), JSON)
-        elif path == "/metrics":
-            await reply(send, 200, self._registry.expose(), CONTENT_TYPE)
-        else:
-            await reply(send, 404, error_body("no such path", field="path", value=path))
+        own = (Route("/status", self._status), Route("/health", self._status), Route("/metrics", self._metrics))
+        super().__init__(routes=[*own, *routes], exception_handlers={ProbatumError: _refused, 404: _lost, 405: _method})
 
     async def start(self) -> None:
         """Begin to tick."""
@@ -41,3 +36,27 @@ class ControllerApp:
         """Let the tick that runs end, and resign."""
         self._stop.set()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    async def _status(self, request: Request) -> Response:  # noqa: ARG002
+        return json_response(200, msgspec.json.encode(self._controller.status))
+
+    async def _metrics(self, request: Request) -> Response:  # noqa: ARG002
+        return Response(self._registry.expose(), media_type=CONTENT_TYPE.decode())
+
+
+def json_response(status: int, body: bytes) -> Response:
+    """Return JSON that was encoded already."""
+    return Response(body, status, media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(error, ProbatumError)
+    return json_response(*refusal(error))
+
+
+async def _lost(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return json_response(404, error_body("no such path", field="path", value=request.url.path))
+
+
+async def _method(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return json_response(405, error_body("not answered here", field="method", value=request.method))
