@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, workspace_option
-from probatum.core.errors import AbortedError, BlockedError, ConfirmationError, InconclusiveError, UnknownNameError
+from probatum.core.errors import AbortedError, ConfirmationError, InconclusiveError
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
-    from probatum.rollout.events import Event
 
 WATCH_S = 1.0
 
@@ -28,12 +27,9 @@ _reason = click.option("--reason", default="", help="Why; it stands in the recor
 
 def open_rollout(space: Workspace, name: str | None) -> Rollout:
     """Return the live rollout of a name, or the newest one; UnknownNameError lists the known."""
-    from probatum.pipeline.rollout import Rollout, rollout_names
+    from probatum.pipeline import operate
 
-    known = rollout_names(space.ledger)
-    if not known or (name is not None and name not in known):
-        raise UnknownNameError("rollout", name or "", known)
-    return Rollout(space.ledger, space, name or known[-1], controls=True)
+    return operate.open_rollout(space.ledger, space, name)
 
 
 def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) -> LedgerEffects:
@@ -73,20 +69,15 @@ def start(
       probatum canary start --approver ada --phrase "ONAY: …"
     """
     from probatum.cli.workspace import Workspace
-    from probatum.rollout.confirm import build_phrase
-    from probatum.rollout.events import Confirmed
-    from probatum.rollout.machine import Stage, check_confirmation, required_permission
+    from probatum.pipeline.operate import confirm, needed_phrase
 
     space = Workspace(workspace)
     rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
-    if rollout.state.stage not in (Stage.AWAITING_CONFIRMATION, Stage.HOLDING):
-        raise BlockedError(f"{rollout.name} is {rollout.state.stage.value}: nothing awaits a confirmation")
+    needed = needed_phrase(rollout, now_ns, last=last)
     if phrase is None or approver is None:
-        needed = build_phrase(required_permission(rollout.plan, rollout.state, now_ns, last=last))
         raise ConfirmationError(f"confirmation required (--approver NAME --phrase '{needed}')", phrase=needed)
-    event = Confirmed(now_ns, phrase, approver)
-    check_confirmation(rollout.plan, rollout.state, event)
-    _apply(rollout, event, output)
+    confirm(rollout, phrase, approver, now_ns)
+    _finish(rollout, output)
 
 
 @click.command()
@@ -124,7 +115,7 @@ def status(name: str | None, watch: bool, workspace: Path, output: str) -> None:
         raise InconclusiveError(f"{rollout.name} holds: {state.reason}")
 
 
-def _command(verb: str, make: str, text: str, example: str) -> click.Command:
+def _command(verb: str, text: str, example: str) -> click.Command:
     """Return a command that appends one event of a human's."""
 
     @click.command(verb, help=f"{text}\n\n\b\nExamples:\n  probatum canary {verb}\n  probatum canary {verb} {example}")
@@ -135,33 +126,22 @@ def _command(verb: str, make: str, text: str, example: str) -> click.Command:
     @output_option
     def command(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
         from probatum.cli.workspace import Workspace
-        from probatum.rollout import events
+        from probatum.pipeline.operate import act, stop_now
 
         space = Workspace(workspace)
         if verb == "abort":
-            name = _stop_now(space, name)
-        _apply(open_rollout(space, name), getattr(events, make)(space.clock.now_ns(), by, reason), output)
+            name = stop_now(space.ledger, name)
+        rollout = open_rollout(space, name)
+        act(rollout, verb, now_ns=space.clock.now_ns(), by=by, reason=reason)
+        _finish(rollout, output)
 
     return command
 
 
-def _stop_now(space: Workspace, name: str | None) -> str | None:
-    """Put share 0 before the executors at once: the replay of a long rollout takes seconds, and its event comes after."""
-    import msgspec
-
-    from probatum.pipeline.control import KIND, publish, read_document
-
-    found = list(space.ledger.records(kind=KIND, subject=name))
-    if found and (document := read_document(found[-1])).share > 0.0:
-        stopped = msgspec.structs.replace(document, share=0.0)
-        publish(space.ledger, stopped, subject=found[-1].subject, provenance=found[-1].provenance)
-    return name or (found[-1].subject if found else None)
-
-
-pause = _command("pause", "Paused", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
-resume = _command("resume", "Resumed", "Let a paused or holding rollout go on.", "--by ada")
+pause = _command("pause", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
+resume = _command("resume", "Let a paused or holding rollout go on.", "--by ada")
 abort = _command(
-    "abort", "Aborted", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
+    "abort", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
 )
 
 
@@ -189,16 +169,16 @@ LIVE = (start, status, pause, resume, abort, retry)
 """What the group ``canary`` adds."""
 
 
-def _apply(rollout: Rollout, event: Event, output: str) -> None:
-    from probatum.pipeline.rollout import accept, carry_out
+def _finish(rollout: Rollout, output: str) -> None:
+    """The share is in the ledger by now; carry out what takes longer, and show where the rollout stands."""
+    from probatum.pipeline.rollout import carry_out
 
-    accept(rollout.apply(event))  # the share is in the ledger now; what takes longer comes after
     carry_out(rollout, live_effects(lambda text: click.echo(text, err=True)))
     _print(rollout, output)
 
 
 def _print(rollout: Rollout, output: str) -> None:
-    from probatum.services.controller.loop import summary
+    from probatum.pipeline.standing import summary
 
     found: dict[str, Any] = summary(rollout)
     if output == "json":

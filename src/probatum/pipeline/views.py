@@ -1,0 +1,254 @@
+"""Say what each page of the dashboard says, as JSON-safe data: pure functions of what is remembered of the ledger and of what is live.
+
+``live`` holds what no ledger says: ``controller`` (its status), ``executors`` (what each answers), ``jobs``, ``verifying``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from probatum.core.clock import parse_utc
+from probatum.core.errors import ProbatumError
+from probatum.monitoring.shadow import DELTA_EDGES, SLOW_BOUNDS_MS, ShadowCounts
+from probatum.pipeline.chronicle import Chronicle
+from probatum.pipeline.control import KIND as DOCUMENT
+from probatum.pipeline.ports import Record, Sources
+from probatum.pipeline.promotion import ANY_MODEL, LATER, PROOF_KINDS, proofs_of, waiver_of
+from probatum.pipeline.registry import aliases, versions
+from probatum.pipeline.standing import standing
+from probatum.pipeline.summary import (
+    JUDGED,
+    MODEL_KINDS,
+    ModelSummary,
+    checks_of,
+    columns_of,
+    mapping,
+    mappings,
+    summarise,
+)
+from probatum.rollout.blockers import WAIVABLE, Blocker, find_blockers, open_blockers
+from probatum.rollout.policy import shipped_policy
+
+Live = Mapping[str, Any]
+View = dict[str, Any]
+
+ROLLOUTS_MAX = 12
+MODELS_MAX = 30
+PERIODIC = ("psi_snapshot", "daily_report", "weekly_report", "action_log", "match_report", "drill", "verification")
+"""Kinds that come by the clock; those that nobody has made yet are shown as missing."""
+SHADOWED = ("shadow_replay", "shadow_smoke_1k")
+_RUN_SHOWN = ("stage", "reason", "started", "ended", "reads", "phases", "against_baseline", "root_cause", "verdict")
+
+
+def overview(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live) -> View:
+    """Say on one screen what is under way, what is judged how, and what asks for a human."""
+    return {
+        "controller": live["controller"],
+        "rollout": next(iter(_standings(chronicle, sources, now_ns, 1)), None),
+        "models": models(chronicle)["models"],
+        "blockers": blockers(chronicle, now_ns)["models"],
+        "notices": _notices(chronicle),
+        "chain": _chain(chronicle),
+        "executors": [{key: item.get(key) for key in ("url", "problem", "share")} for item in _executors(live)],
+    }
+
+
+def rollouts(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live, name: str = "") -> View:
+    """Say where a rollout stands: the one of a name, or the newest; and which others there are."""
+    found = _standings(chronicle, sources, now_ns, ROLLOUTS_MAX)
+    chosen = next((item for item in found if item["name"] == name), None)
+    if chosen is None and name in chronicle.trails:
+        chosen = _standing(chronicle, sources, now_ns, name)
+    chosen = chosen or next(iter(found), None)
+    status = [item for item in mappings(live["controller"].get("rollouts")) if item.get("rollout") == (chosen or {}).get("name")]
+    run = chronicle.runs.get(chosen["name"]) if chosen else None
+    return {
+        "rollout": chosen,
+        "source": status[0].get("source") if status else None,
+        "run": {key: run.body["figures"].get(key) for key in _RUN_SHOWN} if run else None,
+        "others": [{key: item.get(key) for key in ("name", "stage", "share_percent", "verdict", "ts")} for item in found],
+        "asked_for": name if name not in ("", *chronicle.trails) else "",
+    }  # fmt: skip
+
+
+def shadow(chronicle: Chronicle, live: Live) -> View:
+    """Say how challenger and baseline compare: what the executors have counted since they started, or the newest record of it."""
+    executors, counts = _executors(live), ShadowCounts()
+    for item in executors:
+        _merge(counts, item)
+    records = [record for kind in SHADOWED if (record := chronicle.latest(kind))]
+    return {
+        "executors": [{key: value for key, value in item.items() if key != "counts"} for item in executors],
+        "counted": _compared(counts) if counts.attempts else None,
+        "evidence": [{**_head(record), "figures": record.body["figures"]} for record in records],
+        "delta_edges": list(DELTA_EDGES),
+    }
+
+
+def drift(chronicle: Chronicle) -> View:
+    """Say how far each model's inputs have moved: newest snapshot with its null, and the snapshots before it."""
+    return {"models": [_drift(record, chronicle) for record in reversed(chronicle.of_kind("psi_snapshot")[-MODELS_MAX:])]}
+
+
+def models(chronicle: Chronicle) -> View:
+    """Say which artifacts there are, who points at them, and how each was judged; and which retrainings are proposed."""
+    newest = [record for (kind, _), record in chronicle.newest.items() if kind in MODEL_KINDS]
+    known = {item.subject: item for item in summarise(sorted(newest, key=lambda record: record.seq))}
+    found = versions(chronicle.registry)[::-1][:MODELS_MAX]
+    return {
+        "models": [
+            {"name": item.name, "digest": item.digest, "aliases": list(item.aliases), "gate": item.verdict,
+             "trained": _head(item.record), "target": item.record.body["figures"].get("target"),
+             **(_judged(known[item.name]) if item.name in known else {})}
+            for item in found
+        ],
+        "aliases": aliases(chronicle.registry),
+        "proposals": [_notice(record) for record in chronicle.notices if record.kind == "retrain_proposal"][::-1],
+    }  # fmt: skip
+
+
+def evidence(chronicle: Chronicle, live: Live) -> View:
+    """Say how long the chain is, when it was verified last, and what was appended last."""
+    verified = chronicle.latest("verification")
+    return {
+        "chain": _chain(chronicle),
+        "kinds": dict(chronicle.counts.most_common()),
+        "verified": {**_head(verified), **_picked(verified, ("verdict", "records", "head"))} if verified else None,
+        "verifying": live["verifying"],
+        "recent": [_head(record) for record in reversed(chronicle.recent)],
+    }
+
+
+def jobs(chronicle: Chronicle, live: Live) -> View:
+    """Say what runs by the clock and when it last did, and what was alerted."""
+    latest = {kind: chronicle.latest(kind) for kind in PERIODIC}
+    return {
+        "jobs": live["jobs"],
+        "periodic": [{"kind": kind, "last": _head(record) if record else None} for kind, record in latest.items()],
+        "notices": _notices(chronicle),
+    }
+
+
+def blockers(chronicle: Chronicle, now_ns: int) -> View:
+    """Say what stands between each model and promotion, as of now: the gate's own function on the newest proofs."""
+    policy = shipped_policy("default")
+    waivers = [record for record in chronicle.registry if record.kind == "waiver"]
+    found = []
+    for version in versions(chronicle.registry)[::-1][:MODELS_MAX]:
+        records = [chronicle.proofs.get((kind, version.digest)) for kind in PROOF_KINDS]
+        records += [chronicle.latest(kind) for kind in ANY_MODEL]
+        try:
+            proofs = [proof for record in records if record for proof in proofs_of(record, version.digest)]
+            open_now = find_blockers(version.digest, proofs, policy, now_ns, asked_by="", waivers=[waiver_of(r) for r in waivers])
+        except (ProbatumError, KeyError, TypeError, ValueError) as error:
+            open_now = (Blocker("evidence", f"cannot be read: {error}", "readable", "", "a new proof", "critical"),)
+        found.append({
+            "name": version.name, "digest": version.digest, "aliases": list(version.aliases),
+            "open": len(open_blockers(open_now)), "blockers": msgspec.to_builtins(open_now),
+        })  # fmt: skip
+    return {"models": found, "policy": policy.name, "waivable": sorted(WAIVABLE), "later": sorted(LATER)}
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _standings(chronicle: Chronicle, sources: Sources, now_ns: int, most: int) -> list[View]:
+    """Return rollouts, those that executors follow and that are not over first, then the newest."""
+    names = [*chronicle.trails][::-1][:ROLLOUTS_MAX]
+    found = [_standing(chronicle, sources, now_ns, name) for name in names[:most]]
+    return sorted(found, key=lambda item: not item["live"] or item.get("over", False))
+
+
+def _standing(chronicle: Chronicle, sources: Sources, now_ns: int, name: str) -> View:
+    live = (DOCUMENT, name) in chronicle.newest
+    return standing(chronicle.trails[name], sources, now_ns, live=live)
+
+
+def _executors(live: Live) -> list[View]:
+    return [mapping(item) for item in live["executors"]]
+
+
+def _merge(counts: ShadowCounts, executor: View) -> None:
+    """Add what an executor counted; one that answers something else is shown as a problem."""
+    if executor.get("counts") is None:
+        return
+    try:
+        counts.merge(executor["counts"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        executor["problem"] = f"its counts cannot be read ({type(error).__name__})"
+
+
+def _compared(counts: ShadowCounts) -> View:
+    sketches = (("baseline", counts.baseline_latency), ("shadow", counts.shadow_latency))
+    return {
+        "attempts": counts.attempts,
+        "outcomes": {outcome.value: count for outcome, count in counts.outcomes.items()},
+        "matches": counts.matches,
+        "mismatches": counts.mismatches,
+        "match_rate": counts.match_rate,
+        "agreements": counts.agreements,
+        "deltas": list(counts.deltas),
+        "latency_ms": {
+            name: {f"p{round(q * 100)}": sketch.quantile_ms(q) if sketch.count else None for q in (0.5, 0.95, 0.99)}
+            for name, sketch in sketches
+        },
+        "slower_than_ms": dict(zip(map(str, SLOW_BOUNDS_MS), counts.slow, strict=True)),
+    }
+
+
+def _drift(record: Record, chronicle: Chronicle) -> View:
+    figures = record.body["figures"]
+    return {
+        **_head(record),
+        **{key: figures.get(key) for key in ("verdict", "status", "rows", "reference_rows", "window", "overall")},
+        "checks": checks_of(figures),
+        "columns": [{**column["check"], "constant": bool(column.get("constant"))} for column in columns_of(figures)],
+        "history": list(chronicle.drift.get(record.subject, ())),
+    }
+
+
+def _judged(item: ModelSummary) -> View:
+    checks = {name: item.check("offline_report", name) for name in ("auc", "precision_at_20")}
+    return {
+        **{name: {key: check.get(key) for key in ("value", "lower", "upper", "bound")} for name, check in checks.items()},
+        "psi": mapping(item.figures("psi_snapshot").get("overall")).get("psi"),
+        "verdicts": {kind: item.verdict(kind) for kind in (*JUDGED, "promote_check") if kind in item.records},
+        "provenance": item.provenance.value,
+        "reasons": [msgspec.to_builtins(reason) for reason in item.reasons],
+    }
+
+
+def _notices(chronicle: Chronicle) -> list[View]:
+    return [_notice(record) for record in reversed(chronicle.notices)][:20]
+
+
+def _notice(record: Record) -> View:
+    """Return an alert or a proposal; what is in it is another part's business, so plain values are shown as they are."""
+    body = {**mapping(record.body.get("inputs")), **mapping(record.body.get("figures"))}
+    return {**_head(record), "says": {key: value for key, value in body.items() if isinstance(value, str | int | float)}}
+
+
+def _chain(chronicle: Chronicle) -> View:
+    return {"records": chronicle.seq, "head": chronicle.head, "ts": chronicle.head_ts,
+            "unreadable": chronicle.unreadable, "provenance": dict(chronicle.classes)}  # fmt: skip
+
+
+def _head(record: Record) -> View:
+    return {"seq": record.seq, "ts": record.ts, "kind": record.kind, "subject": record.subject,
+            "provenance": record.provenance.value, "hash": record.hash}  # fmt: skip
+
+
+def _picked(record: Record, names: Sequence[str]) -> View:
+    return {name: record.body["figures"].get(name) for name in names}
+
+
+def age_s(ts: str, now_ns: int) -> float:
+    """Return how long ago an instant was, in seconds.
+
+    >>> age_s("1970-01-01T00:00:05Z", 6_500_000_000)
+    1.5
+    """
+    return (now_ns - parse_utc(ts)) / 1e9
