@@ -15,23 +15,37 @@ from probatum.core.errors import ParameterError
 @click.option("--prometheus", help="URL of a Prometheus that scrapes executors and engines (deploy/prometheus).")
 @click.option("--executor", "executors", multiple=True, help="URL of an executor to scrape; each replica once.")
 @click.option("--engine", "engines", multiple=True, help="URL of an engine that serves the rollout's model.")
+@click.option(
+    "--tokens",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON of token digests and roles (see docs/how-to/dashboard.md). With it nothing is shown without a token.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=4020, show_default=True, help="Port; 0 takes a free one."
 )
 def controller(
-    workspace: Path, prometheus: str | None, executors: tuple[str, ...], engines: tuple[str, ...], host: str, port: int
+    workspace: Path,
+    prometheus: str | None,
+    executors: tuple[str, ...],
+    engines: tuple[str, ...],
+    tokens: Path | None,
+    host: str,
+    port: int,
 ) -> None:
-    """Move live rollouts on as their measurements allow; of several controllers on one ledger one leads.
+    """Move live rollouts on as their measurements allow, and show where everything stands on pages for people.
 
-    Measurements come from --prometheus, or from scraping each --executor. GET /status tells where everything stands.
+    Of several controllers on one ledger one leads. Measurements come from --prometheus, or from scraping each --executor.
+    Every page has a twin for programs, such as /rollout.json; /status is the loop's own.
 
     \b
     Examples:
       probatum controller --executor http://127.0.0.1:4001 --engine http://127.0.0.1:4010
       probatum controller --prometheus http://127.0.0.1:9090
-      curl localhost:4020/status
+      probatum controller --executor http://127.0.0.1:4001 --tokens tokens.json
+      curl localhost:4020/rollout.json
     """
+    from probatum.adapters.executors import ShadowReader
     from probatum.adapters.promql import PrometheusSource
     from probatum.adapters.scrape import ScrapeSource
     from probatum.cli.live import live_effects
@@ -39,14 +53,18 @@ def controller(
     from probatum.core.clock import NS_PER_S
     from probatum.rollout.plan import Plan
     from probatum.rollout.reading import Source
+    from probatum.services.auth import read_tokens
+    from probatum.services.controller.actions import Desk
     from probatum.services.controller.app import ControllerApp
+    from probatum.services.controller.board import Board
+    from probatum.services.controller.dashboard import Dashboard
     from probatum.services.controller.loop import Controller
     from probatum.services.fleet import bind, serve, url_of
     from probatum.services.telemetry import metrics
     from probatum.services.telemetry.registry import Registry
 
-    if (prometheus is None) == (not executors):
-        raise ParameterError("prometheus, executor", "one of the two", (prometheus, executors))
+    if prometheus is None and not executors:
+        raise ParameterError("prometheus, executor", "given, at least one of the two", (prometheus, executors))
     space, registry = Workspace(workspace), Registry()
     registry.gauge(metrics.PROCESS_START).set(space.clock.now_ns() / NS_PER_S)
 
@@ -55,15 +73,13 @@ def controller(
             return PrometheusSource(prometheus, space.clock, window_s=plan.ladder.stale_s)
         return ScrapeSource(executors, engines, space.clock)
 
-    loop = Controller(
-        space.ledger,
-        space,
-        space.leadership(),
-        live_effects(lambda text: click.echo(text, err=True)),
-        source_of,
-        space.clock,
-        registry,
-    )
-    app, sock = ControllerApp(loop, registry), bind(host, port)
+    effects = live_effects(lambda text: click.echo(text, err=True))
+    loop = Controller(space.ledger, space, space.leadership(), effects, source_of, space.clock, registry)
+    board = Board(space.ledger, space, space.clock, status=lambda: loop.status, shadow=ShadowReader(executors))
+    known = read_tokens(tokens)
+    desk = Desk(board, space.ledger, space, space.clock, effects, known)
+    dashboard = Dashboard(board, desk, known, closed=tokens is not None)
+    app = ControllerApp(loop, registry, dashboard.routes, dashboard.guard)
+    sock = bind(host, port)
     click.echo(f"controller on {url_of(sock)}", err=True)
-    serve(app, sock, app.start, {}, last=app.stop)
+    serve(app, sock, app.start, {}, last=app.stop, closing=dashboard.close)

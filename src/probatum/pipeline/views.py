@@ -52,7 +52,7 @@ def overview(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live) ->
         "blockers": blockers(chronicle, now_ns)["models"],
         "notices": _notices(chronicle),
         "chain": _chain(chronicle),
-        "executors": [{key: item.get(key) for key in ("url", "problem", "share")} for item in _executors(live)],
+        "executors": _executors(live),
     }
 
 
@@ -76,12 +76,12 @@ def rollouts(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live, na
 
 def shadow(chronicle: Chronicle, live: Live) -> View:
     """Say how challenger and baseline compare: what the executors have counted since they started, or the newest record of it."""
-    executors, counts = _executors(live), ShadowCounts()
-    for item in executors:
-        _merge(counts, item)
+    counts = ShadowCounts()
+    problems = [_merge(counts, mapping(item)) for item in live["executors"]]
+    executors = [{**item, "problem": problem or item["problem"]} for item, problem in zip(_executors(live), problems, strict=True)]
     records = [record for kind in SHADOWED if (record := chronicle.latest(kind))]
     return {
-        "executors": [{key: value for key, value in item.items() if key != "counts"} for item in executors],
+        "executors": executors,
         "counted": _compared(counts) if counts.attempts else None,
         "evidence": [{**_head(record), "figures": record.body["figures"]} for record in records],
         "delta_edges": list(DELTA_EDGES),
@@ -168,17 +168,28 @@ def _standing(chronicle: Chronicle, sources: Sources, now_ns: int, name: str) ->
 
 
 def _executors(live: Live) -> list[View]:
-    return [mapping(item) for item in live["executors"]]
+    return [_executor(mapping(item)) for item in live["executors"]]
 
 
-def _merge(counts: ShadowCounts, executor: View) -> None:
-    """Add what an executor counted; one that answers something else is shown as a problem."""
-    if executor.get("counts") is None:
-        return
+def _executor(said: View) -> View:
+    rollout, breaker = mapping(said.get("rollout")), mapping(said.get("breaker"))
+    numbers = {"share": rollout.get("share"), "sequence": rollout.get("sequence"), "match_rate": said.get("match_rate")}
+    texts = {"url": said.get("url"), "problem": said.get("problem"), "breaker": breaker.get("state")}
+    return {
+        **{key: str(value or "") for key, value in texts.items()},
+        **{key: value if isinstance(value, int | float) else None for key, value in numbers.items()},
+    }
+
+
+def _merge(counts: ShadowCounts, said: View) -> str:
+    """Add what an executor counted, and return why that cannot be done where it answers something else."""
+    if said.get("counts") is None:
+        return ""
     try:
-        counts.merge(executor["counts"])
+        counts.merge(said["counts"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        executor["problem"] = f"its counts cannot be read ({type(error).__name__})"
+        return f"its counts cannot be read ({type(error).__name__})"
+    return ""
 
 
 def _compared(counts: ShadowCounts) -> View:

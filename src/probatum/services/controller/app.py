@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,13 +19,22 @@ from probatum.services.telemetry.registry import CONTENT_TYPE, Registry
 
 
 class ControllerApp(Starlette):
-    """Run the loop in a thread of its own beside the pages; ``routes`` are those of the parts that are wired in."""
+    """Run the loop in a thread of its own beside the pages; ``routes`` are those of the parts that are wired in.
 
-    def __init__(self, controller: Controller, registry: Registry, routes: Sequence[BaseRoute] = ()) -> None:
-        self._controller, self._registry = controller, registry
+    ``guard`` refuses who may not see where rollouts stand; health and metrics are open, and tell no more than that.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        registry: Registry,
+        routes: Sequence[BaseRoute] = (),
+        guard: Callable[[Request], None] = lambda _: None,
+    ) -> None:
+        self._controller, self._registry, self._guard = controller, registry, guard
         self._stop = threading.Event()
         self._thread = threading.Thread(target=controller.run, args=(self._stop,), name="controller", daemon=True)
-        own = (Route("/status", self._status), Route("/health", self._status), Route("/metrics", self._metrics))
+        own = (Route("/status", self._status), Route("/health", self._health), Route("/metrics", self._metrics))
         super().__init__(routes=[*own, *routes], exception_handlers={ProbatumError: _refused, 404: _lost, 405: _method})
 
     async def start(self) -> None:
@@ -37,8 +46,13 @@ class ControllerApp(Starlette):
         self._stop.set()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
-    async def _status(self, request: Request) -> Response:  # noqa: ARG002
+    async def _status(self, request: Request) -> Response:
+        self._guard(request)
         return json_response(200, msgspec.json.encode(self._controller.status))
+
+    async def _health(self, request: Request) -> Response:  # noqa: ARG002
+        shown = {key: self._controller.status[key] for key in ("role", "problem")}
+        return json_response(200, msgspec.json.encode({"ok": True, "service": "controller", **shown}))
 
     async def _metrics(self, request: Request) -> Response:  # noqa: ARG002
         return Response(self._registry.expose(), media_type=CONTENT_TYPE.decode())
