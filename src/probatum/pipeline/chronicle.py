@@ -16,7 +16,8 @@ from probatum.core.errors import ProbatumError
 from probatum.pipeline import rollout
 from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.ports import Record
-from probatum.pipeline.promotion import PROOF_KINDS
+from probatum.pipeline.promotion import PROOF_KINDS, proofs_of, waiver_of
+from probatum.pipeline.registry import aliases, versions
 from probatum.pipeline.summary import columns_of, mapping
 
 POINTS_MAX = 512
@@ -83,7 +84,7 @@ class Chronicle:
         self.drift: dict[str, deque[dict[str, Any]]] = {}
 
     def take(self, record: Record) -> None:
-        """Take the next record; one of a shape that is not known is counted, and nothing else."""
+        """Take the next record; one of a shape that is not known is counted and listed, and no page rests on it."""
         self.seq, self.head, self.head_ts = record.seq, record.hash, record.ts
         self.counts[record.kind] += 1
         self.classes[record.provenance] += 1
@@ -99,18 +100,20 @@ class Chronicle:
             trail.take(record)
             return
         self.recent.append(record)
-        _put(self.newest, (record.kind, record.subject), record)
         if record.kind in REGISTRY:
+            _ = waiver_of(record) if record.kind == "waiver" else (aliases([record]), versions([record]))
             self.registry.append(record)
         if record.kind in NOTICES:
             self.notices.append(record)
         inputs = mapping(record.body.get("inputs"))
+        if record.kind == "psi_snapshot":
+            self.drift.setdefault(record.subject, deque(maxlen=SNAPSHOTS_MAX)).append(_psi(record))
         if record.kind in PROOF_KINDS:
+            list(proofs_of(record, str(inputs["artifact"])))
             _put(self.proofs, (record.kind, str(inputs["artifact"])), record)
         if record.kind in ("canary_run", "validation"):
             _put(self.runs, str(inputs["rollout"]), record)
-        if record.kind == "psi_snapshot":
-            self.drift.setdefault(record.subject, deque(maxlen=SNAPSHOTS_MAX)).append(_psi(record))
+        _put(self.newest, (record.kind, record.subject), record)
 
     def of_kind(self, kind: str) -> list[Record]:
         """Return the newest record of a kind for each subject, in order of the chain."""

@@ -10,8 +10,6 @@ from typing import Any
 
 import msgspec
 
-from probatum.core.clock import parse_utc
-from probatum.core.errors import ProbatumError
 from probatum.monitoring.shadow import DELTA_EDGES, SLOW_BOUNDS_MS, ShadowCounts
 from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.control import KIND as DOCUMENT
@@ -29,7 +27,7 @@ from probatum.pipeline.summary import (
     mappings,
     summarise,
 )
-from probatum.rollout.blockers import WAIVABLE, Blocker, find_blockers, open_blockers
+from probatum.rollout.blockers import WAIVABLE, find_blockers, open_blockers
 from probatum.rollout.policy import shipped_policy
 
 Live = Mapping[str, Any]
@@ -135,16 +133,13 @@ def jobs(chronicle: Chronicle, live: Live) -> View:
 def blockers(chronicle: Chronicle, now_ns: int) -> View:
     """Say what stands between each model and promotion, as of now: the gate's own function on the newest proofs."""
     policy = shipped_policy("default")
-    waivers = [record for record in chronicle.registry if record.kind == "waiver"]
+    waivers = [waiver_of(record) for record in chronicle.registry if record.kind == "waiver"]
     found = []
     for version in versions(chronicle.registry)[::-1][:MODELS_MAX]:
         records = [chronicle.proofs.get((kind, version.digest)) for kind in PROOF_KINDS]
         records += [chronicle.latest(kind) for kind in ANY_MODEL]
-        try:
-            proofs = [proof for record in records if record for proof in proofs_of(record, version.digest)]
-            open_now = find_blockers(version.digest, proofs, policy, now_ns, asked_by="", waivers=[waiver_of(r) for r in waivers])
-        except (ProbatumError, KeyError, TypeError, ValueError) as error:
-            open_now = (Blocker("evidence", f"cannot be read: {error}", "readable", "", "a new proof", "critical"),)
+        proofs = [proof for record in records if record for proof in proofs_of(record, version.digest)]
+        open_now = find_blockers(version.digest, proofs, policy, now_ns, asked_by="", waivers=waivers)
         found.append({
             "name": version.name, "digest": version.digest, "aliases": list(version.aliases),
             "open": len(open_blockers(open_now)), "blockers": msgspec.to_builtins(open_now),
@@ -214,7 +209,8 @@ def _drift(record: Record, chronicle: Chronicle) -> View:
     figures = record.body["figures"]
     return {
         **_head(record),
-        **{key: figures.get(key) for key in ("verdict", "status", "rows", "reference_rows", "window", "overall")},
+        **{key: figures.get(key) for key in ("verdict", "status", "rows", "reference_rows")},
+        "window": {key: mapping(figures.get("window")).get(key) for key in ("span", "start", "end")},
         "checks": checks_of(figures),
         "columns": [{**column["check"], "constant": bool(column.get("constant"))} for column in columns_of(figures)],
         "history": list(chronicle.drift.get(record.subject, ())),
@@ -254,12 +250,3 @@ def _head(record: Record) -> View:
 
 def _picked(record: Record, names: Sequence[str]) -> View:
     return {name: record.body["figures"].get(name) for name in names}
-
-
-def age_s(ts: str, now_ns: int) -> float:
-    """Return how long ago an instant was, in seconds.
-
-    >>> age_s("1970-01-01T00:00:05Z", 6_500_000_000)
-    1.5
-    """
-    return (now_ns - parse_utc(ts)) / 1e9

@@ -11,24 +11,20 @@ from time import monotonic
 from typing import Any
 
 import msgspec
-from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 
 from probatum.core.clock import NS_PER_S, Clock
-from probatum.core.errors import ProbatumError
+from probatum.core.errors import IntegrityError, ProbatumError
 from probatum.pipeline import views
 from probatum.pipeline.chronicle import Chronicle
+from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.ports import Ledger, Sources
-from probatum.services.http import RequestError
 
 LOOK_S = 0.5
 WAIT_S = 1.5
 SHADOW_S = 2.0
 BATCH = 250
 KEPT_MAX = 64
-
-UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, TemplateError)
-"""What a record of a shape that this version does not know may raise on its way to a page."""
 
 _log = logging.getLogger("probatum.dashboard")
 
@@ -98,12 +94,8 @@ class Board:
         key = (page, name, self.chronicle.seq, now_ns // NS_PER_S)
         if key not in self._kept:
             live = self._live(page)
-            try:
-                with self._lock:
-                    found = _VIEWS[page](self.chronicle, self._sources, now_ns, live, name)
-            except UNREADABLE as error:
-                _log.exception("the view %s", page)
-                raise RequestError(500, f"this page cannot be made from these records ({type(error).__name__})") from None
+            with self._lock:
+                found = _VIEWS[page](self.chronicle, self._sources, now_ns, live, name)
             self._kept[key] = found
             for old in list(self._kept)[:-KEPT_MAX]:
                 self._kept.pop(old, None)
@@ -137,9 +129,11 @@ class Board:
 
     def _read(self) -> None:
         """Take what is new; a chain that does not go on from what is known is another one, and is read anew."""
-        known = self.chronicle
-        if self._ledger.head() == known.head:
+        known, head = self.chronicle, self._ledger.head()
+        if head == known.head:
             return
+        if head == GENESIS:
+            raise IntegrityError("the ledger", f"is empty, and held {known.seq} records")
         records = self._ledger.records(after=known.seq)
         batch = list(islice(records, BATCH))
         if known.seq and (not batch or batch[0].prev != known.head):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -20,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from probatum.services.auth import Role, Tokens
 from probatum.services.controller.actions import Desk
 from probatum.services.controller.board import LOOK_S, PAGES, Board
-from probatum.services.controller.pages import render
+from probatum.services.controller.pages import UNREADABLE, render
 from probatum.services.http import RequestError
 
 CLIENTS_MAX = 64
@@ -28,6 +29,7 @@ BEAT_S = 10.0
 STREAM_S = 300.0
 """A stream ends after so long, and the page asks for another: one that nobody reads any more frees its place."""
 NAME_MAX = 200
+_log = logging.getLogger("probatum.dashboard")
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -77,7 +79,7 @@ class Dashboard:
             try:
                 self.guard(request)
                 await self._board.fresh()
-                body = await run_in_threadpool(self._render, page, _name(request))
+                body = await _made(self._render, page, _name(request))
                 return _html(body, 503 if self._board.status.problem else 200)
             except RequestError as error:
                 return _html(render(page, None, {"refused": error}), error.status)
@@ -98,7 +100,7 @@ class Dashboard:
             self.guard(request)
             await self._board.fresh()
             status, name = self._board.status, _name(request)
-            view = await run_in_threadpool(self._board.view, page, name)
+            view = await _made(self._board.view, page, name)
             body = msgspec.json.encode({"ledger": status, **view})
             return Response(body, 503 if status.problem else 200, _HEADERS, "application/json")
 
@@ -149,6 +151,15 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._left()
+
+
+async def _made(make: Callable[[str, str], Any], page: str, name: str) -> Any:
+    """Return what a thread makes of the records; RequestError where one has a shape that this version does not know."""
+    try:
+        return await run_in_threadpool(make, page, name)
+    except UNREADABLE as error:
+        _log.exception("page %s", page)
+        raise RequestError(500, f"{page} cannot be made from these records ({type(error).__name__})") from None
 
 
 def _html(body: bytes, status: int) -> Response:

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import count
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, TemplateError
 
 from probatum.pipeline.page import Bars, Chart, Line, chart_json, number
 from probatum.pipeline.report import psi_chart, with_bounds
@@ -18,7 +18,8 @@ TITLES = {
     "models": "Models", "evidence": "Evidence", "jobs": "Jobs", "blockers": "Blockers",
 }  # fmt: skip
 LINES_MAX = 4
-UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, TemplateError)
+"""What a record of a shape that this version does not know may raise on its way to a page."""
 
 
 def render(page: str, view: Mapping[str, Any] | None, status: Mapping[str, Any]) -> bytes:

@@ -33,8 +33,14 @@
     const parts = (root) => [...root.querySelectorAll("[data-part]")];
     const names = (root) => parts(root).map((part) => part.dataset.part).join(" ");
     if (names(main) !== names(next)) {
-      parts(next).forEach((part) => (part.source = part.outerHTML));
+      const focus = document.activeElement, old = parts(main);
+      parts(next).forEach((part) => {
+        part.source = part.outerHTML;
+        const same = old.find((item) => item.dataset.part === part.dataset.part && item.dataset.key !== undefined);
+        if (same && same.dataset.key === part.dataset.key) part.replaceWith(same);
+      });
       main.replaceChildren(...next.childNodes);
+      if (focus.isConnected && focus !== document.body) focus.focus();
     } else {
       const fresh = parts(next);
       parts(main).forEach((old, index) => {
