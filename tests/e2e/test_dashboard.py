@@ -11,22 +11,25 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from canary import bench
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 from dashsite import Site, observe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.conftest import require_service
 
+from probatum.adapters.ledger import SqliteLedger
 from probatum.core.clock import VirtualClock, parse_utc
 from probatum.core.verdict import Provenance
-from probatum.adapters.ledger import SqliteLedger
 from probatum.monitoring.shadow import Outcome, ShadowCounts
 from probatum.pipeline.canary import dry_run, preflight
 from probatum.pipeline.rollout import KIND
+from probatum.pipeline.views import VIEWS
 from probatum.rollout.machine import Stage
-from probatum.services.controller.board import PAGES
-from tests.conftest import require_service
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\n../../etc/passwd {{7*7}} =cmd|'/c'!A1 " + "x" * 3_000
+HOSTILE = (
+    "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\n../../etc/passwd {{7*7}} =cmd|'/c'!A1 "
+    + "x" * 3_000
+)
 WIDTHS = (1280, 390)
 
 # Rectangles of visible text that lie on one another: of every text node, cut to what its scrolling ancestors show.
@@ -96,7 +99,9 @@ def fill(site: Site) -> None:
     ledger.append("retrain_proposal", HOSTILE, Provenance.SYNTHETIC, {"inputs": {"model": HOSTILE}, "figures": {}})
     train = {"inputs": {}, "figures": {"artifact": "ab" * 32, "target": HOSTILE, "verdict": "FAIL"}}
     ledger.append("train", HOSTILE, Provenance.SYNTHETIC, train)
-    ledger.append("psi_snapshot", "of another shape", Provenance.SYNTHETIC, {"inputs": {}, "figures": {"verdict": "FAIL"}})
+    ledger.append(
+        "psi_snapshot", "of another shape", Provenance.SYNTHETIC, {"inputs": {}, "figures": {"verdict": "FAIL"}}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +139,9 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         page.on("request", lambda request: None if request.url.startswith(site.url) else said.append(request.url))
         page.on("pageerror", lambda error: said.append(str(error)))
         if quiet:
-            page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+            page.on(
+                "console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None
+            )
         page.goto(site.url + path)
         expect(page.locator("#link")).to_have_attribute("data-state", "on")
         return page
@@ -150,7 +157,7 @@ def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
 def test_every_page_can_be_read(visit: Callable[..., Page], site: Site, width: int, theme: str) -> None:
     """On each page axe finds nothing serious, no two texts lie on one another, and nothing is wider than the window."""
     page = visit("/", width=width, theme=theme)
-    for name in PAGES:
+    for name in VIEWS:
         page.goto(f"{site.url}/{name}")
         page.evaluate("document.querySelectorAll('main details').forEach((box) => (box.open = true))")
         page.wait_for_timeout(150)
@@ -158,7 +165,9 @@ def test_every_page_can_be_read(visit: Callable[..., Page], site: Site, width: i
         assert wide <= window, (name, wide)
         assert page.evaluate(OVERLAPS) == [], name
         found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        grave = [(item["id"], item["nodes"][0]["html"][:300]) for item in found if item["impact"] in ("serious", "critical")]
+        grave = [
+            (item["id"], item["nodes"][0]["html"][:300]) for item in found if item["impact"] in ("serious", "critical")
+        ]
         assert grave == [], name
         assert page.title().endswith("Probatum")
 
@@ -297,7 +306,9 @@ def test_hostile_names_are_text(visit: Callable[..., Page], site: Site) -> None:
     for path in ("/", "/models", "/jobs", "/rollout", "/evidence", "/blockers"):
         page.goto(site.url + path)
         assert "<script>window.hacked=1</script><img src=x" in page.locator("main").inner_text(), path
-        assert page.evaluate("[window.hacked, document.querySelectorAll('img, main script:not([type=\"application/json\"])').length]") == [None, 0]
+        assert page.evaluate(
+            "[window.hacked, document.querySelectorAll('img, main script:not([type=\"application/json\"])').length]"
+        ) == [None, 0]
         wide, window = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= window, path
     page.get_by_role("link", name="Rollout", exact=True).click()

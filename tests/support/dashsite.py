@@ -111,5 +111,3 @@ def observe(rollout: Rollout, n: int, bad: int = 0) -> None:
 
 def _no_source(plan: Plan) -> Any:
     raise AssertionError(f"{plan.name} is not led here")
-
-

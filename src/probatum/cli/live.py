@@ -140,9 +140,7 @@ def _command(verb: str, text: str, example: str) -> click.Command:
 
 pause = _command("pause", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
 resume = _command("resume", "Let a paused or holding rollout go on.", "--by ada")
-abort = _command(
-    "abort", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
-)
+abort = _command("abort", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"')
 
 
 @click.command()

@@ -28,7 +28,8 @@ NEWEST_MAX = 2_000
 REGISTRY = ("train", "offline_report", "alias", "waiver")
 """Kinds of which every record says where the registry stands."""
 NOTICES = ("alert", "retrain_proposal")
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Point(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from probatum.rollout.confirm import build_phrase
 from probatum.rollout.events import Aborted, Confirmed, Paused, Resumed
 from probatum.rollout.machine import Stage, check_confirmation, required_permission
 
-ACTS = {"pause": Paused, "resume": Resumed, "abort": Aborted}
+ACTS: dict[str, type[Paused] | type[Resumed] | type[Aborted]] = {"pause": Paused, "resume": Resumed, "abort": Aborted}
 AWAITING = (Stage.AWAITING_CONFIRMATION, Stage.HOLDING)
 
 

@@ -54,7 +54,7 @@ def standing(trail: Trail, sources: Sources, now_ns: int, *, live: bool) -> dict
     try:
         plan = read_plan(sources, record.body["inputs"]["rollout_plan"])
         state = state_from_record(record.body["figures"]["state"])
-        return {**found, **_plan(plan), **_state(plan, state), "phases": list(_phases(plan, state)),
+        return {**found, **_plan(plan), **_state(state), "phases": list(_phases(plan, state)),
                 "checks": list(_checks(plan, state)), "trail": _trail(trail, plan, state),
                 "acts": _acts(plan, state, now_ns, live), "phrase": _phrase(plan, state, now_ns)}  # fmt: skip
     except (ProbatumError, msgspec.ValidationError, KeyError, TypeError) as error:
@@ -66,7 +66,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
             "champion": plan.champion, "rate_per_s": plan.rate_per_s, "phase_s": plan.ladder.phase_s}  # fmt: skip
 
 
-def _state(plan: Plan, state: State) -> dict[str, Any]:
+def _state(state: State) -> dict[str, Any]:
     return {
         "stage": state.stage.value,
         "over": state.stage in TERMINAL,

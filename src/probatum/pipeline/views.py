@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -41,27 +41,43 @@ SHADOWED = ("shadow_replay", "shadow_smoke_1k")
 _RUN_SHOWN = ("stage", "reason", "started", "ended", "reads", "phases", "against_baseline", "root_cause", "verdict")
 
 
-def overview(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live) -> View:
+class Known(NamedTuple):
+    """Hold what a view is made from; ``name`` is what it was asked about."""
+
+    chronicle: Chronicle
+    sources: Sources
+    now_ns: int
+    live: Live
+    name: str = ""
+
+
+def overview(known: Known) -> View:
     """Say on one screen what is under way, what is judged how, and what asks for a human."""
+    chronicle, live = known.chronicle, known.live
     return {
         "controller": live["controller"],
-        "rollout": next(iter(_standings(chronicle, sources, now_ns, 1)), None),
-        "models": models(chronicle)["models"],
-        "blockers": blockers(chronicle, now_ns)["models"],
+        "rollout": next(iter(_standings(known)), None),
+        "models": models(known)["models"],
+        "blockers": blockers(known)["models"],
         "notices": _notices(chronicle),
         "chain": _chain(chronicle),
         "executors": _executors(live),
     }
 
 
-def rollouts(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live, name: str = "") -> View:
+def rollouts(known: Known) -> View:
     """Say where a rollout stands: the one of a name, or the newest; and which others there are."""
-    found = _standings(chronicle, sources, now_ns, ROLLOUTS_MAX)
+    chronicle, live, name = known.chronicle, known.live, known.name
+    found = _standings(known)
     chosen = next((item for item in found if item["name"] == name), None)
     if chosen is None and name in chronicle.trails:
-        chosen = _standing(chronicle, sources, now_ns, name)
+        chosen = _standing(known, name)
     chosen = chosen or next(iter(found), None)
-    status = [item for item in mappings(live["controller"].get("rollouts")) if item.get("rollout") == (chosen or {}).get("name")]
+    status = [
+        item
+        for item in mappings(live["controller"].get("rollouts"))
+        if item.get("rollout") == (chosen or {}).get("name")
+    ]
     run = chronicle.runs.get(chosen["name"]) if chosen else None
     return {
         "rollout": chosen,
@@ -72,11 +88,14 @@ def rollouts(chronicle: Chronicle, sources: Sources, now_ns: int, live: Live, na
     }  # fmt: skip
 
 
-def shadow(chronicle: Chronicle, live: Live) -> View:
+def shadow(known: Known) -> View:
     """Say how challenger and baseline compare: what the executors have counted since they started, or the newest record of it."""
-    counts = ShadowCounts()
+    chronicle, live, counts = known.chronicle, known.live, ShadowCounts()
     problems = [_merge(counts, mapping(item)) for item in live["executors"]]
-    executors = [{**item, "problem": problem or item["problem"]} for item, problem in zip(_executors(live), problems, strict=True)]
+    executors = [
+        {**item, "problem": problem or item["problem"]}
+        for item, problem in zip(_executors(live), problems, strict=True)
+    ]
     records = [record for kind in SHADOWED if (record := chronicle.latest(kind))]
     return {
         "executors": executors,
@@ -86,21 +105,25 @@ def shadow(chronicle: Chronicle, live: Live) -> View:
     }
 
 
-def drift(chronicle: Chronicle) -> View:
+def drift(known: Known) -> View:
     """Say how far each model's inputs have moved: newest snapshot with its null, and the snapshots before it."""
-    return {"models": [_drift(record, chronicle) for record in reversed(chronicle.of_kind("psi_snapshot")[-MODELS_MAX:])]}
+    chronicle = known.chronicle
+    return {
+        "models": [_drift(record, chronicle) for record in reversed(chronicle.of_kind("psi_snapshot")[-MODELS_MAX:])]
+    }
 
 
-def models(chronicle: Chronicle) -> View:
+def models(known: Known) -> View:
     """Say which artifacts there are, who points at them, and how each was judged; and which retrainings are proposed."""
+    chronicle = known.chronicle
     newest = [record for (kind, _), record in chronicle.newest.items() if kind in MODEL_KINDS]
-    known = {item.subject: item for item in summarise(sorted(newest, key=lambda record: record.seq))}
+    summaries = {item.subject: item for item in summarise(sorted(newest, key=lambda record: record.seq))}
     found = versions(chronicle.registry)[::-1][:MODELS_MAX]
     return {
         "models": [
             {"name": item.name, "digest": item.digest, "aliases": list(item.aliases), "gate": item.verdict,
              "trained": _head(item.record), "target": item.record.body["figures"].get("target"),
-             **(_judged(known[item.name]) if item.name in known else {})}
+             **(_judged(summaries[item.name]) if item.name in summaries else {})}
             for item in found
         ],
         "aliases": aliases(chronicle.registry),
@@ -108,8 +131,9 @@ def models(chronicle: Chronicle) -> View:
     }  # fmt: skip
 
 
-def evidence(chronicle: Chronicle, live: Live) -> View:
+def evidence(known: Known) -> View:
     """Say how long the chain is, when it was verified last, and what was appended last."""
+    chronicle, live = known.chronicle, known.live
     verified = chronicle.latest("verification")
     return {
         "chain": _chain(chronicle),
@@ -120,8 +144,9 @@ def evidence(chronicle: Chronicle, live: Live) -> View:
     }
 
 
-def jobs(chronicle: Chronicle, live: Live) -> View:
+def jobs(known: Known) -> View:
     """Say what runs by the clock and when it last did, and what was alerted."""
+    chronicle, live = known.chronicle, known.live
     latest = {kind: chronicle.latest(kind) for kind in PERIODIC}
     return {
         "jobs": live["jobs"],
@@ -130,16 +155,16 @@ def jobs(chronicle: Chronicle, live: Live) -> View:
     }
 
 
-def blockers(chronicle: Chronicle, now_ns: int) -> View:
+def blockers(known: Known) -> View:
     """Say what stands between each model and promotion, as of now: the gate's own function on the newest proofs."""
-    policy = shipped_policy("default")
+    chronicle, policy = known.chronicle, shipped_policy("default")
     waivers = [waiver_of(record) for record in chronicle.registry if record.kind == "waiver"]
     found = []
     for version in versions(chronicle.registry)[::-1][:MODELS_MAX]:
         records = [chronicle.proofs.get((kind, version.digest)) for kind in PROOF_KINDS]
         records += [chronicle.latest(kind) for kind in ANY_MODEL]
         proofs = [proof for record in records if record for proof in proofs_of(record, version.digest)]
-        open_now = find_blockers(version.digest, proofs, policy, now_ns, asked_by="", waivers=waivers)
+        open_now = find_blockers(version.digest, proofs, policy, known.now_ns, asked_by="", waivers=waivers)
         found.append({
             "name": version.name, "digest": version.digest, "aliases": list(version.aliases),
             "open": len(open_blockers(open_now)), "blockers": msgspec.to_builtins(open_now),
@@ -147,19 +172,31 @@ def blockers(chronicle: Chronicle, now_ns: int) -> View:
     return {"models": found, "policy": policy.name, "waivable": sorted(WAIVABLE), "later": sorted(LATER)}
 
 
+VIEWS: dict[str, Callable[[Known], View]] = {
+    "overview": overview,
+    "rollout": rollouts,
+    "shadow": shadow,
+    "drift": drift,
+    "models": models,
+    "evidence": evidence,
+    "jobs": jobs,
+    "blockers": blockers,
+}
+"""The pages, in the order of the menu."""
+
+
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _standings(chronicle: Chronicle, sources: Sources, now_ns: int, most: int) -> list[View]:
-    """Return rollouts, those that executors follow and that are not over first, then the newest."""
-    names = [*chronicle.trails][::-1][:ROLLOUTS_MAX]
-    found = [_standing(chronicle, sources, now_ns, name) for name in names[:most]]
+def _standings(known: Known) -> list[View]:
+    """Return the newest rollouts, those first that executors follow and that are not over."""
+    found = [_standing(known, name) for name in [*known.chronicle.trails][::-1][:ROLLOUTS_MAX]]
     return sorted(found, key=lambda item: not item["live"] or item.get("over", False))
 
 
-def _standing(chronicle: Chronicle, sources: Sources, now_ns: int, name: str) -> View:
-    live = (DOCUMENT, name) in chronicle.newest
-    return standing(chronicle.trails[name], sources, now_ns, live=live)
+def _standing(known: Known, name: str) -> View:
+    live = (DOCUMENT, name) in known.chronicle.newest
+    return standing(known.chronicle.trails[name], known.sources, known.now_ns, live=live)
 
 
 def _executors(live: Live) -> list[View]:
@@ -220,7 +257,10 @@ def _drift(record: Record, chronicle: Chronicle) -> View:
 def _judged(item: ModelSummary) -> View:
     checks = {name: item.check("offline_report", name) for name in ("auc", "precision_at_20")}
     return {
-        **{name: {key: check.get(key) for key in ("value", "lower", "upper", "bound")} for name, check in checks.items()},
+        **{
+            name: {key: check.get(key) for key in ("value", "lower", "upper", "bound")}
+            for name, check in checks.items()
+        },
         "psi": mapping(item.figures("psi_snapshot").get("overall")).get("psi"),
         "verdicts": {kind: item.verdict(kind) for kind in (*JUDGED, "promote_check") if kind in item.records},
         "provenance": item.provenance.value,
@@ -235,7 +275,10 @@ def _notices(chronicle: Chronicle) -> list[View]:
 def _notice(record: Record) -> View:
     """Return an alert or a proposal; what is in it is another part's business, so plain values are shown as they are."""
     body = {**mapping(record.body.get("inputs")), **mapping(record.body.get("figures"))}
-    return {**_head(record), "says": {key: value for key, value in body.items() if isinstance(value, str | int | float)}}
+    return {
+        **_head(record),
+        "says": {key: value for key, value in body.items() if isinstance(value, str | int | float)},
+    }
 
 
 def _chain(chronicle: Chronicle) -> View:

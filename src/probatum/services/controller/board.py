@@ -15,10 +15,10 @@ from starlette.concurrency import run_in_threadpool
 
 from probatum.core.clock import NS_PER_S, Clock
 from probatum.core.errors import IntegrityError, ProbatumError
-from probatum.pipeline import views
 from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.ports import Ledger, Sources
+from probatum.pipeline.views import VIEWS, Known
 
 LOOK_S = 0.5
 WAIT_S = 1.5
@@ -95,7 +95,7 @@ class Board:
         if key not in self._kept:
             live = self._live(page)
             with self._lock:
-                found = _VIEWS[page](self.chronicle, self._sources, now_ns, live, name)
+                found = VIEWS[page](Known(self.chronicle, self._sources, now_ns, live, name))
             self._kept[key] = found
             for old in list(self._kept)[:-KEPT_MAX]:
                 self._kept.pop(old, None)
@@ -146,18 +146,3 @@ class Board:
                 for record in batch:
                     known.take(record)
             batch = list(islice(records, BATCH))
-
-
-_VIEWS: dict[str, Callable[[Chronicle, Sources, int, views.Live, str], views.View]] = {
-    "overview": lambda c, s, now, live, name: views.overview(c, s, now, live),
-    "rollout": lambda c, s, now, live, name: views.rollouts(c, s, now, live, name),
-    "shadow": lambda c, s, now, live, name: views.shadow(c, live),
-    "drift": lambda c, s, now, live, name: views.drift(c),
-    "models": lambda c, s, now, live, name: views.models(c),
-    "evidence": lambda c, s, now, live, name: views.evidence(c, live),
-    "jobs": lambda c, s, now, live, name: views.jobs(c, live),
-    "blockers": lambda c, s, now, live, name: views.blockers(c, now),
-}
-
-PAGES = tuple(_VIEWS)
-"""The pages, in the order of the menu."""

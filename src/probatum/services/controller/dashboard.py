@@ -18,9 +18,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from probatum.pipeline.views import VIEWS
 from probatum.services.auth import Role, Tokens
 from probatum.services.controller.actions import Desk
-from probatum.services.controller.board import LOOK_S, PAGES, Board
+from probatum.services.controller.board import LOOK_S, Board
 from probatum.services.controller.pages import UNREADABLE, render
 from probatum.services.http import RequestError
 
@@ -55,8 +56,8 @@ class Dashboard:
         assets = str(files("probatum.pipeline") / "assets")
         return [
             Route("/", self._page("overview")),
-            *(Route(f"/{page}", self._page(page)) for page in PAGES),
-            *(Route(f"/{page}.json", self._twin(page)) for page in PAGES),
+            *(Route(f"/{page}", self._page(page)) for page in VIEWS),
+            *(Route(f"/{page}.json", self._twin(page)) for page in VIEWS),
             Route("/events", self._events),
             Route("/session", self._session),
             *self._desk.routes,

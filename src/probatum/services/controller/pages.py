@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, TemplateError
@@ -74,7 +74,9 @@ def rate_chart(rollout: Mapping[str, Any]) -> Chart:
         for name in measures
     )
     summary = "Estimates, from counts since the start; verdicts follow the bounds above, not these lines."
-    return Chart("Bad events so far", summary, f"{unit} since the start", "bad, %", tuple(t / scale for t in times), lines)
+    return Chart(
+        "Bad events so far", summary, f"{unit} since the start", "bad, %", tuple(t / scale for t in times), lines
+    )
 
 
 def _shadow(view: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def _shadow(view: Mapping[str, Any]) -> dict[str, Any]:
     if not source:
         return {}
     edges = [number(edge) for edge in view["delta_edges"]]
-    names = (f"< {edges[0]}", *(f"{a} – {b}" for a, b in zip(edges, edges[1:], strict=False)), f"≥ {edges[-1]}")
+    names = (f"< {edges[0]}", *(f"{a} – {b}" for a, b in pairwise(edges)), f"≥ {edges[-1]}")
     total = sum(source["deltas"]) or 1
     within = sum(source["deltas"][:3]) / total
     deltas = Chart("How far apart", f"{within:.1%} of answers lie closer than 0.05 to the baseline's: a match.",
@@ -126,7 +128,7 @@ def _drift_charts(item: Mapping[str, Any]) -> list[Chart]:
     return [*charts, Chart("PSI over time", summary, "end of the window, UTC", "PSI", names, tuple(lines))]
 
 
-_CHARTS = {"rollout": _rollout, "shadow": _shadow, "drift": _drift,
+_CHARTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"rollout": _rollout, "shadow": _shadow, "drift": _drift,
            "overview": lambda view: _rollout({"rollout": view["rollout"]})}  # fmt: skip
 
 
@@ -134,7 +136,7 @@ def _scale(seconds: float) -> tuple[float, str]:
     return (3600.0, "hours") if seconds >= 7200 else (60.0, "minutes")
 
 
-def _running(values: Any) -> list[float]:
+def _running(values: Iterable[float]) -> list[float]:
     total, sums = 0.0, []
     for value in values:
         total += value
@@ -155,7 +157,9 @@ def _steps(times: Sequence[float], values: Sequence[float]) -> list[tuple[float,
 def _merge(*lines: Sequence[tuple[float, float]]) -> tuple[list[float], list[tuple[float | None, ...]]]:
     """Return one rising axis for all, and each line on it; where a line has no point there is None."""
     rows = sorted((t, number_, place) for number_, line in enumerate(lines) for place, (t, _) in enumerate(line))
-    columns = [tuple(line[place][1] if which == own else None for _, which, place in rows) for own, line in enumerate(lines)]
+    columns = [
+        tuple(line[place][1] if which == own else None for _, which, place in rows) for own, line in enumerate(lines)
+    ]
     return [t for t, _, _ in rows], columns
 
 
@@ -196,6 +200,15 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{round(100.0 * value, 3):g} %"
 
 
+def ends(lower: float | None, upper: float | None) -> str:
+    """Write an interval of shares.
+
+    >>> ends(0.00004, 0.00321), ends(None, None)
+    ('0.004 – 0.321 %', '–')
+    """
+    return "–" if lower is None or upper is None else f"{percent(lower)[:-2]} – {percent(upper)}"
+
+
 def gauge(check: Mapping[str, Any]) -> dict[str, float] | None:
     """Return where a criterion's estimate, its confidence sequence and its bound stand on a bar of 0 to 100; worse is right.
 
@@ -215,12 +228,20 @@ def gauge(check: Mapping[str, Any]) -> dict[str, float] | None:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("probatum.services.controller"), PackageLoader("probatum.pipeline", "assets")]),
+        loader=ChoiceLoader(
+            [PackageLoader("probatum.services.controller"), PackageLoader("probatum.pipeline", "assets")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"number": number, "chart_json": chart_json, "with_bounds": with_bounds, "gauge": gauge}
+    environment.globals |= {
+        "number": number,
+        "chart_json": chart_json,
+        "with_bounds": with_bounds,
+        "gauge": gauge,
+        "ends": ends,
+    }
     environment.filters |= {"number": number, "duration": duration, "when": when, "percent": percent}
     return environment
