@@ -62,7 +62,7 @@ class Site:
         tokens = Tokens(roles, {sha256_hex(token.encode()): name for token, (_, name) in HOLDERS.items()})
         loop = Controller(space.ledger, space, Waiting(), effects, _no_source, space.clock, registry)
         self.board = Board(space.ledger, space, space.clock, status=lambda: loop.status, shadow=shadow, jobs=jobs)
-        desk = Desk(self.board, space.ledger, space, space.clock, effects, tokens)
+        self.desk = desk = Desk(self.board, space.ledger, space, space.clock, effects, tokens)
         self.dashboard = Dashboard(self.board, desk, tokens, closed=closed)
         app = ControllerApp(loop, registry, self.dashboard.routes, self.dashboard.guard)
         sock = bind("127.0.0.1", 0)

@@ -218,6 +218,7 @@ def _merge(counts: ShadowCounts, said: View) -> str:
     if said.get("counts") is None:
         return ""
     try:
+        ShadowCounts().merge(said["counts"])  # all of it or none
         counts.merge(said["counts"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         return f"its counts cannot be read ({type(error).__name__})"
