@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import yaml
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from tests.conftest import require_service
 
 from probatum.core.errors import ParameterError
 from probatum.rollout.alert_files import TESTS, alert_table, rule_files
 from probatum.rollout.alerts import ALERTS, SIGNALS, Notice, duration
 from probatum.rollout.dashboard import dashboard, queries
 from probatum.services.telemetry.metrics import METRICS
-from tests.conftest import require_service
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules"

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from probatum.core.clock import NS_PER_S, format_utc, parse_utc
+from probatum.core.clock import NS_PER_S, parse_utc
 from probatum.core.errors import IntegrityError
 from probatum.core.verdict import Provenance
 from probatum.pipeline.evidence import prove_once
@@ -69,9 +69,4 @@ def take(ledger: Ledger, sources: Sources, notices: Sequence[Notice], now_ns: in
             )
         except IntegrityError as error:
             problems.append(error.message)
-    return {
-        "records": [record.hash for record in records],
-        "proposals": sorted(set(proposals)),
-        "problems": problems,
-        "now": format_utc(now_ns),
-    }
+    return {"records": [record.hash for record in records], "proposals": sorted(set(proposals)), "problems": problems}

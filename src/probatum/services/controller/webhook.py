@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -33,7 +34,7 @@ WAITING_MAX = 8
 KNOWN = frozenset(name for alert in ALERTS for name in (alert.name, alert.twin))
 
 _log = logging.getLogger("probatum.controller")
-_Name = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,127}$")]
+_Name = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,127}\Z")]
 _Value = Annotated[str, Meta(max_length=256)]
 _Time = Annotated[str, Meta(max_length=40)]
 
@@ -45,7 +46,7 @@ class AlertBody(msgspec.Struct, frozen=True, rename="camel"):
     labels: Annotated[dict[_Name, _Value], Meta(max_length=64)]
     starts_at: _Time
     ends_at: _Time
-    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{1,64}$")]
+    fingerprint: Annotated[str, Meta(pattern=r"^[0-9a-f]{1,64}\Z")]
 
 
 class WebhookBody(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ class Webhook:
 
     def __init__(self, sources: Sources, tokens: Tokens, clock: Clock, registry: Registry) -> None:
         self._sources, self._tokens, self._clock = sources, tokens, clock
-        self._one, self._waiting = asyncio.Lock(), 0
+        self._one, self._waiting = ThreadPoolExecutor(1, "webhook"), 0
         self._count = {name: registry.counter(metrics.ALERTS_RECEIVED, name).inc for name in ("taken", "refused")}
 
     @property
@@ -92,10 +93,8 @@ class Webhook:
             raise RequestError(503, f"{WAITING_MAX} notifications wait already; tell it again")
         self._waiting += 1
         try:
-            async with self._one:
-                loop, ledger = asyncio.get_running_loop(), self._sources.ledger
-                now_ns = self._clock.now_ns()
-                return await loop.run_in_executor(None, take, ledger, self._sources, notices, now_ns)
+            loop, now_ns = asyncio.get_running_loop(), self._clock.now_ns()
+            return await loop.run_in_executor(self._one, take, self._sources.ledger, self._sources, notices, now_ns)
         except StorageError as error:
             _log.error("%s", error.message)
             raise RequestError(503, "the ledger does not answer; tell it again") from None
