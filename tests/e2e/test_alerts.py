@@ -51,6 +51,13 @@ class Site:
         found = self.live.space.ledger.records(kind="alert", subject=alert)
         return [r for r in found if r.body["figures"]["status"] == status and parse_utc(r.ts) >= since]
 
+    def quiet(self, alert: str) -> None:
+        """Wait until an alert does not fire: on a busy machine a scrape or a call may come late."""
+        until = time.monotonic() + 60
+        while self.prom.query(f'ALERTS{{alertname="{alert}"}}'):
+            assert time.monotonic() < until, f"{alert} fires without its fault"
+            time.sleep(0.2)
+
     def wait(self, alert: str, status: str, seconds: float = 60.0) -> Record:
         """Return the first record of an alert with this status, once there is one."""
         until = time.monotonic() + seconds
@@ -155,7 +162,7 @@ def _broken(rows: int) -> tuple[int, str]:
 def test_each_fault_reaches_the_ledger_once(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Engine down, match low, errors and PSI: each fires, is recorded once by one of two controllers; what ends is too."""
     for alert, make in FAULTS.items():
-        assert not site.records(alert, "firing"), f"{alert} fired before its fault"
+        site.quiet(alert)
         site.made(alert)
         make(site)
         site.wait(alert, "firing")

@@ -17,7 +17,9 @@ from tests.conftest import require_service
 from probatum.core.errors import ParameterError
 from probatum.rollout.alert_files import TESTS, alert_table, rule_files
 from probatum.rollout.alerts import ALERTS, SIGNALS, Notice, duration
+from probatum.rollout.criteria import DRIFT_CRITERIA
 from probatum.rollout.dashboard import dashboard, queries
+from probatum.rollout.policy import POLICY_NAMES, shipped_policy
 from probatum.services.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,16 @@ def test_every_alert_of_the_seed_is_there_with_a_twin() -> None:
             f"{name}NoData": name for name in alerts
         }
         assert all(rules[f"{name}NoData"]["for"] == held for name, (held, _) in alerts.items())
+
+
+def test_an_alert_names_the_criterion_behind_it() -> None:
+    """Alert and twin carry the name that a policy knows, so that one that only watches it is not stopped by it."""
+    known = {item.name for name in POLICY_NAMES for item in shipped_policy(name).criteria}
+    known |= {item.name for item in DRIFT_CRITERIA}
+    for alert in ALERTS:
+        criterion = alert.labels.get("criterion", "")
+        assert criterion == alert.twin_labels.get("criterion", "")
+        assert criterion in known or alert.name in ("MLEngineDown", "MLShadowLatencyP95High"), alert.name
 
 
 def test_the_files_in_deploy_are_what_the_criteria_give() -> None:

@@ -58,10 +58,12 @@ class Selector(msgspec.Struct, frozen=True):
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     """Record ``part`` over the whole. ``rest`` is the remainder, or with ``within`` the whole that holds the part.
 
-    ``n_min`` events are needed in a window. ``by`` is the label that tells apart what is judged on its own.
+    ``n_min`` events are needed in a window. ``by`` is the label that tells apart what is judged on its own. ``criterion``
+    is the name of what a plan asks for in this: where it only watches that, the alert stops no promotion.
     """
 
     name: str
+    criterion: str = ""
     part: Selector
     rest: tuple[Selector, ...]
     within: bool = False
@@ -87,6 +89,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     """Record the value of a gauge, which counts for ``lasts_s``; a level without a name is read as it is."""
 
     name: str = ""
+    criterion: str = ""
     expression: str
     lasts_s: int = 0
 
@@ -133,12 +136,15 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def labels(self) -> dict[str, str]:
         """Return what the alert is labelled with."""
-        return {"severity": self.severity, **({"action": self.action} if self.action else {})}
+        more = {"criterion": self.signal.criterion, "action": self.action}
+        return {"severity": self.severity, **{name: value for name, value in more.items() if value}}
 
     @property
     def twin_labels(self) -> dict[str, str]:
         """Return the twin's labels, one grade lower: not to know is less than the thing itself, and not nothing."""
-        return {"severity": "warning" if self.severity in ("abort", "critical") else "info", "twin_of": self.name}
+        severity = "warning" if self.severity in ("abort", "critical") else "info"
+        about = {"criterion": self.signal.criterion} if self.signal.criterion else {}
+        return {"severity": severity, **about, "twin_of": self.name}
 
     @property
     def twin_summary(self) -> str:
@@ -197,25 +203,30 @@ def _bucket(metric: str, bound_ms: float) -> Selector:
     return Selector(f"{metric}_bucket", "le", (str(float(bound_ms)),))
 
 
-def _run(name: str, measure: str, bad_bound: float) -> Ratio:
-    part, whole = (Selector(metric, "measure", (measure,)) for metric in (series.BAD, series.SAMPLES))
-    return Ratio(name=name, part=part, rest=(whole,), within=True, n_min=_needed(bad_bound), by="run")
+def _run(name: str, criterion: str, bad_bound: float) -> Ratio:
+    part, whole = (Selector(metric, "measure", (_RATES[criterion].measure,)) for metric in (series.BAD, series.SAMPLES))
+    return Ratio(
+        name=name, criterion=criterion, part=part, rest=(whole,), within=True, n_min=_needed(bad_bound), by="run"
+    )
 
 
 SHADOW_MATCH = Ratio(
     name="ml:shadow_match:ratio",
+    criterion="match_rate",
     part=Selector(series.SHADOW_MATCH),
     rest=(Selector(series.SHADOW_MISMATCH),),
     n_min=_needed(1.0 - _BOUNDS["match_rate"]),
 )
 SHADOW_ERRORS = Ratio(
     name="ml:shadow_errors:ratio",
+    criterion="error_rate",
     part=Selector(series.SHADOW_OUTCOMES, "outcome", tuple(item.value for item in FAILED)),
     rest=(Selector(series.SHADOW_OUTCOMES, "outcome", (Outcome.OK.value,)),),
     n_min=_needed(_BOUNDS["shadow_error_rate"]),
 )
 PREDICT_FAST = Ratio(
     name=f"ml:predict_within_{SMOKE_SLOW_MS:g}ms:ratio",
+    criterion="latency_p95_80ms",
     part=_bucket(series.PREDICT_LATENCY, SMOKE_SLOW_MS),
     rest=(Selector(f"{series.PREDICT_LATENCY}_count"),),
     within=True,
@@ -233,21 +244,26 @@ SHADOW_FAST = Ratio(
 )
 MODEL_ERRORS = Ratio(
     name="ml:model_errors:ratio",
+    criterion="error_rate",
     part=Selector(series.PREDICT_REQUESTS, "status", ("error",)),
     rest=(Selector(series.PREDICT_REQUESTS, "status", ("success",)),),
     n_min=_needed(_slo("error_rate")),
 )
-CANARY_ERRORS = _run("ml:canary_errors:ratio", "errors", _abort("error_rate"))
-CANARY_SLOW = _run("ml:canary_slow:ratio", "slower_than_80ms", _slo("latency_p95_80ms"))
-CANARY_MISMATCHES = _run("ml:canary_mismatches:ratio", "mismatches", 1.0 - _slo("match_rate"))
+CANARY_ERRORS = _run("ml:canary_errors:ratio", "error_rate", _abort("error_rate"))
+CANARY_SLOW = _run("ml:canary_slow:ratio", "latency_p95_80ms", _slo("latency_p95_80ms"))
+CANARY_MISMATCHES = _run("ml:canary_mismatches:ratio", "match_rate", 1.0 - _slo("match_rate"))
 
 _LEADS = f"{series.CONTROLLER_LEADS} == 1"
 _LED = f"and on (job, instance) ({_LEADS})"  # one that lost the lead shows what it last knew
 _PSI_TIME = f"max by (model) ({series.PSI_TIME} {_LED})"
 _FRESH_PSI = f"max by (model) ({series.PSI}{{%s}} {_LED}) and on (model) (time() - {_PSI_TIME} < $lasts)"
 _PSI_AGE_S = _SEED.promotion.drift_age_max_s
-PSI_OVERALL = Level(name="ml:psi_overall:max", expression=_FRESH_PSI % 'feature="overall"', lasts_s=_PSI_AGE_S)
-PSI_WORST = Level(name="ml:psi_worst:max", expression=_FRESH_PSI % 'enforced="true"', lasts_s=_PSI_AGE_S)
+PSI_OVERALL = Level(
+    name="ml:psi_overall:max", criterion="psi_overall", expression=_FRESH_PSI % 'feature="overall"', lasts_s=_PSI_AGE_S
+)
+PSI_WORST = Level(
+    name="ml:psi_worst:max", criterion="psi_feature", expression=_FRESH_PSI % 'enforced="true"', lasts_s=_PSI_AGE_S
+)
 ENGINE_UP = Level(expression=f'up{{job="{series.ENGINES}"}}')
 CANARY = Level(
     name="ml:canary_share_percent:max",

@@ -270,10 +270,10 @@ def test_a_crash_between_alert_and_proposal_is_made_good(site: Site, monkeypatch
     def crash(*_: object, **__: object) -> Record:
         raise StorageError("power cut")
 
-    monkeypatch.setattr("probatum.pipeline.alerts.open_proposal", crash)
+    monkeypatch.setattr("probatum.pipeline.notices.open_proposal", crash)
     assert site.post(body)[0].status_code == 503
     assert (len(site.alerts()), site.proposals()) == (1, [])
-    monkeypatch.setattr("probatum.pipeline.alerts.open_proposal", original)
+    monkeypatch.setattr("probatum.pipeline.notices.open_proposal", original)
     assert site.post(body)[0].status_code == 200
     assert (len(site.alerts()), len(site.proposals())) == (1, 1)
 

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from probatum.core.clock import Clock, format_utc, parse_utc
 from probatum.core.errors import ParameterError, StorageError
-from probatum.pipeline.alerts import take
+from probatum.pipeline.notices import take
 from probatum.pipeline.ports import Sources
 from probatum.rollout.alerts import ALERTS, Notice, Status
 from probatum.services.auth import Role, Tokens
