@@ -15,12 +15,23 @@ from probatum.core.errors import ParameterError
 @click.option("--prometheus", help="URL of a Prometheus that scrapes executors and engines (deploy/prometheus).")
 @click.option("--executor", "executors", multiple=True, help="URL of an executor to scrape; each replica once.")
 @click.option("--engine", "engines", multiple=True, help="URL of an engine that serves the rollout's model.")
+@click.option(
+    "--tokens",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON of token digests and roles; POST /alerts/webhook needs one with role operate.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=4020, show_default=True, help="Port; 0 takes a free one."
 )
 def controller(
-    workspace: Path, prometheus: str | None, executors: tuple[str, ...], engines: tuple[str, ...], host: str, port: int
+    workspace: Path,
+    prometheus: str | None,
+    executors: tuple[str, ...],
+    engines: tuple[str, ...],
+    tokens: Path | None,
+    host: str,
+    port: int,
 ) -> None:
     """Move live rollouts on as their measurements allow; of several controllers on one ledger one leads.
 
@@ -39,8 +50,10 @@ def controller(
     from probatum.core.clock import NS_PER_S
     from probatum.rollout.plan import Plan
     from probatum.rollout.reading import Source
+    from probatum.services.auth import read_tokens
     from probatum.services.controller.app import ControllerApp
     from probatum.services.controller.loop import Controller
+    from probatum.services.controller.webhook import Webhook
     from probatum.services.fleet import bind, serve, url_of
     from probatum.services.telemetry import metrics
     from probatum.services.telemetry.registry import Registry
@@ -64,6 +77,7 @@ def controller(
         space.clock,
         registry,
     )
-    app, sock = ControllerApp(loop, registry), bind(host, port)
+    webhook = Webhook(space, read_tokens(tokens), space.clock, registry)
+    app, sock = ControllerApp(loop, registry, webhook.routes), bind(host, port)
     click.echo(f"controller on {url_of(sock)}", err=True)
     serve(app, sock, app.start, {}, last=app.stop)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "controller": ("probatum.cli.controller", "controller", "Move live rollouts on as their measurements allow."),
+    "rules": ("probatum.cli.rules", "rules", "Write alert rules and dashboard from the criteria."),
     "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
     "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),
     "canary": ("probatum.cli.canary", "canary", "Rehearse, confirm, run and stop canaries."),

@@ -71,6 +71,8 @@ KINDS: dict[str, EvidenceKind] = {
     "alert_history": EvidenceKind("probatum.pipeline.promotion:alert_figures", "alert_history.json"),
     "verification": EvidenceKind("probatum.pipeline.promotion:verification_figures", "verification.json", judges=True),
     "drill": EvidenceKind("probatum.pipeline.drill:figures", "drill.json", judges=True),
+    "alert": EvidenceKind("probatum.pipeline.notices:figures", ""),
+    "retrain_proposal": EvidenceKind("probatum.pipeline.proposals:figures", "retrain_proposal.json"),
     "release": EvidenceKind("probatum.pipeline.release:figures", "release.json"),
 }
 
