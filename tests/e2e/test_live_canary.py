@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 from live import Stack, StandIn, good, schema, stack
 from postgres import PostgresServer
@@ -14,7 +16,8 @@ from prometheus import prometheus
 
 from probatum.core.verdict import Verdict
 from probatum.rollout.machine import Stage
-from probatum.rollout.plan import Ladder
+from probatum.rollout.plan import Ladder, Validation
+from probatum.rollout.policy import shipped_policy
 
 
 def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: PostgresServer) -> None:
@@ -46,6 +49,35 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
             assert time.monotonic() - began < 10
         assert live.wait(rollout, lambda state: state.stage is Stage.ABORTED)
         live.check("good")
+        live.verify()
+
+
+def test_validation_exposure_and_rollback_by_command(tmp_path: Path) -> None:
+    """`canary validate` watches a canary and an exposure to VALIDATED; what is not live is not promoted; rollback is at once."""
+    ladder = Ladder((50, 100), phase_s=3, poll_s=1, stale_s=5, source_deadline_s=20)
+    policy = msgspec.structs.replace(shipped_policy("default"), validation=Validation(4, 60, 60))
+    with stack(tmp_path, None) as live:
+        live.controller()
+        for name, units in (("canary", None), ("exposure", 500)):
+            rollout = live.prepare(name, ladder, policy, units)
+            live.traffic.exposed = units is not None
+            assert "means nothing" in live.command("validate", name, "-o", "json", code=1)
+            live.start(name)
+            live.wait(rollout, lambda state: state.stage is Stage.COMPLETED)
+            begun = json.loads(live.command("validate", name, "--by", "ada", "-o", "json"))
+            assert (begun["stage"], begun["elapsed_s"], begun["needs_s"]) == ("validating", 0, 4)
+            assert "validated" in live.command("status", name, "--watch")
+            assert live.wait_for_record("validation", name).body["figures"]["validation_s"] >= 4
+            assert (live.traffic.by_champion > 0) == live.traffic.exposed
+            assert "evidence is synthetic" in live.run("promote", name, "--by", "ada", "-o", "json", code=1)
+        live.run("rollback", "exposure", "--by", "ada")
+        assert live.wait(rollout, lambda state: state.stage is Stage.ROLLED_BACK)
+        while live.shares() != [0.0, 0.0]:
+            time.sleep(0.02)
+        live.traffic.exposed = False  # from here on the champion must not answer
+        time.sleep(0.5)
+        live.check("canary")
+        live.check("exposure")
         live.verify()
 
 

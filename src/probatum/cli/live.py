@@ -163,6 +163,12 @@ resume = _command("resume", "Resumed", "Let a paused or holding rollout go on.",
 abort = _command(
     "abort", "Aborted", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
 )
+validate = _command(
+    "validate",
+    "ValidationBegan",
+    "Watch a completed canary or exposure over fresh data, for as long as its policy says; the controller judges it.",
+    "--by ada && probatum canary status -w",
+)
 
 
 @click.command()
@@ -185,7 +191,7 @@ def retry(name: str | None, workspace: Path, output: str) -> None:
     _print(rollout, output)
 
 
-LIVE = (start, status, pause, resume, abort, retry)
+LIVE = (start, status, pause, resume, abort, validate, retry)
 """What the group ``canary`` adds."""
 
 
