@@ -19,6 +19,20 @@ from probatum.rollout.machine import Stage
 from probatum.rollout.plan import Ladder, Validation
 from probatum.rollout.policy import shipped_policy
 
+RULES = """
+groups:
+  - name: probatum
+    rules:
+      - {alert: MLFires, expr: vector(1), labels: {severity: warning}}
+      - {alert: MLQuiet, expr: vector(0) > 1, labels: {severity: critical}}
+"""
+OUTCOMES = {
+    "error_rate": {"error"},
+    "latency_p95_120ms": {"ok", "timeout"},
+    "coverage": {"error", "breaker_open"},
+}
+"""Which decisions stand around an abort, by the criterion that fired."""
+
 
 def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: PostgresServer) -> None:
     """Five phases of ten seconds end COMPLETED; counts come from both executors, and the evidence verifies."""
@@ -26,7 +40,10 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
     with (
         stack(tmp_path, schema(postgres_server)) as live,
         prometheus(
-            tmp_path / "prometheus", executors=[e.url for e in live.executors], engines=[live.engine.url]
+            tmp_path / "prometheus",
+            executors=[e.url for e in live.executors],
+            engines=[live.engine.url],
+            rules=RULES,
         ) as prom,
     ):
         ladder = Ladder((5, 10, 25, 50, 100), phase_s=10, poll_s=1, stale_s=5, source_deadline_s=20)
@@ -42,6 +59,19 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
         raw = run.body["figures"]["measurements"]["errors"]["raw"]
         assert len({name.partition("@")[0] for name in raw}) == 2
         assert run.body["figures"]["verdict"] == Verdict.PASS
+        beside, alerts = run.body["figures"]["against_baseline"], run.body["figures"]["alerts"]
+        assert (
+            0 <= beside["counted_by_metrics"] - beside["attempts"] <= 0.02 * beside["attempts"] + 30
+        )  # not yet logged
+        assert beside["ok"] == beside["attempts"]
+        assert beside["canary_latency_ms"]["p50"] > 0
+        assert [(row["alertname"], row["counts_as"]) for row in alerts["alerts"]] == [("MLFires", "warning")]
+        assert (alerts["warning"], alerts["critical"]) == (1, 0)
+        live.run("evidence", "export")
+        for name in ("GREEN_EVIDENCE.md", "report.html"):
+            text = (live.space.root / "evidence" / "ml" / name).read_text()
+            assert "Canary against baseline" in text
+            assert "MLFires" in text
         assert live.shares() == [1.0, 1.0]  # a completed canary still watches
         began = time.monotonic()
         live.command("abort", "good", "--by", "ada", "--reason", "over")
@@ -127,7 +157,7 @@ def test_a_bad_model_is_aborted(bad: Stack, fired: str, tmp_path: Path) -> None:
     """20 % errors, slow replies, an open breaker: aborted by the criterion that is about it, at share 0 everywhere."""
     (tmp_path / "prometheus").mkdir()
     with prometheus(tmp_path / "prometheus", executors=[e.url for e in bad.executors], engines=[]) as prom:
-        rollout = bad.prepare("bad", Ladder((50, 100), phase_s=10, poll_s=1, stale_s=5, source_deadline_s=20))
+        rollout = bad.prepare("bad", Ladder((50, 100), phase_s=10, poll_s=3, stale_s=5, source_deadline_s=20))
         bad.controller(prom.url)
         bad.start("bad")
         state = bad.wait(rollout, lambda state: state.stage in (Stage.ABORTED, Stage.COMPLETED))
@@ -139,7 +169,12 @@ def test_a_bad_model_is_aborted(bad: Stack, fired: str, tmp_path: Path) -> None:
         while bad.shares() != [0.0, 0.0]:
             time.sleep(0.02)
         report = bad.wait_for_record("canary_run", "bad")
-        assert fired in {check["name"] for check in report.body["figures"]["root_cause"]["fired"]}
+        cause = report.body["figures"]["root_cause"]
+        assert fired in {check["name"] for check in cause["fired"]}
+        assert {row["outcome"] for row in cause["decisions"]} <= OUTCOMES[fired]
+        assert len(cause["decisions"]) == 10
+        assert all(report.body["figures"]["started"] <= row["ts"] for row in cause["decisions"])
+        assert "no alert rule" in report.body["figures"]["alerts"]["problem"]
         bad.check("bad")
         bad.verify()
 

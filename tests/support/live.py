@@ -283,3 +283,39 @@ def stack(root: Path, ledger_url: str | None, engine: StandIn | None = None) -> 
         os.environ.pop(LEDGER_URL, None)
         if before is not None:
             os.environ[LEDGER_URL] = before
+
+
+def quick(*steps: int, **options: int) -> Ladder:
+    return Ladder(steps, **{"phase_s": 2, "poll_s": 1, "stale_s": 5, "source_deadline_s": 60, **options})
+
+
+@contextmanager
+def watched(live: Stack) -> Iterator[None]:
+    """Hold every share that an executor shows to the document whose number it shows with it."""
+    end, seen = threading.Event(), []
+
+    def look() -> None:
+        while not end.is_set():
+            for item in live.executors:
+                with suppress(OSError):  # a stopped one does not answer
+                    health = item.get("/health")
+                    seen.append((health["sequence"], health["share"]))
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield
+    end.set()
+    thread.join(30)
+    given = {record.seq: record.body["inputs"]["share"] for record in live.space.ledger.records(kind=control.KIND)}
+    assert seen
+    assert all(share <= given.get(sequence, 0.0) for sequence, share in seen)
+
+
+def judged(count: int) -> Callable[[State], bool]:
+    return lambda state: "errors" in state.streams and state.streams["errors"].n > count
+
+
+def until_role(controller: Service, role: str) -> None:
+    while controller.get("/status")["role"] != role:
+        time.sleep(0.05)

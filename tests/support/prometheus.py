@@ -18,7 +18,7 @@ from tests.conftest import require_service
 class Prometheus:
     """One server that can be killed and started again on its data."""
 
-    def __init__(self, folder: Path, executors: Sequence[str], engines: Sequence[str]) -> None:
+    def __init__(self, folder: Path, executors: Sequence[str], engines: Sequence[str], rules: str = "") -> None:
         require_service("prometheus", shutil.which("prometheus"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -33,8 +33,10 @@ class Prometheus:
             )
         )
         (folder / "prometheus.yml").write_text(
-            f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}"
+            f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  evaluation_interval: 200ms\n"
+            f"rule_files: [rules.yml]\nscrape_configs:\n{jobs}"
         )
+        (folder / "rules.yml").write_text(rules)
         self.start()
 
     def start(self) -> None:
@@ -58,9 +60,11 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, *, executors: Sequence[str], engines: Sequence[str]) -> Iterator[Prometheus]:
+def prometheus(
+    folder: Path, *, executors: Sequence[str], engines: Sequence[str], rules: str = ""
+) -> Iterator[Prometheus]:
     """Yield a ready server and end it whatever happens."""
-    server = Prometheus(folder, executors, engines)
+    server = Prometheus(folder, executors, engines, rules)
     try:
         yield server
     finally:

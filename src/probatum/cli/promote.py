@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
-from probatum.core.errors import BlockedError, ConfirmationError, ParameterError
+from probatum.cli.live import prometheus_option
+from probatum.core.errors import BlockedError, ConfirmationError
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
@@ -63,14 +64,14 @@ def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, wo
       probatum promote --by ada --phrase "ONAY: …" --repo .
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.cli.live import live_effects, open_rollout
+    from probatum.cli.live import live_effects, open_rollout, open_tree
     from probatum.cli.workspace import Workspace
     from probatum.pipeline.promotion import check_promotion, promotion_phrase
     from probatum.pipeline.promotion import promote as move
 
     space = Workspace(workspace)
     rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
-    tree = _tree(repo)
+    tree = open_tree(repo)
     if phrase is None:
         policy = rollout.plan.policy
         record = check_promotion(space.ledger, space, rollout.plan.model, policy=policy, now_ns=now_ns, asked_by=by)
@@ -80,7 +81,7 @@ def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, wo
             raise BlockedError(record.body["figures"]["summary"])
         needed = promotion_phrase(rollout, record, now_ns)
         raise ConfirmationError(f"confirmation required (--phrase '{needed}')", phrase=needed)
-    effects = live_effects(lambda text: click.echo(text, err=True), tree)
+    effects = live_effects(space, lambda text: click.echo(text, err=True), tree=tree)
     state = move(rollout, phrase, by=by, now_ns=now_ns, handler=effects)
     export_evidence(space)
     _say(output, rollout=rollout.name, stage=state.stage.value, champion=rollout.plan.model)
@@ -90,9 +91,10 @@ def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, wo
 @_name
 @_by
 @click.option("--reason", default="", help="Why; it stands in the record.")
+@prometheus_option()
 @workspace_option
 @output_option
-def rollback(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
+def rollback(name: str | None, by: str, reason: str, prometheus: str | None, workspace: Path, output: str) -> None:
     """Take the decision back at once: share 0, and `champion` points at `previous` again.
 
     \b
@@ -108,7 +110,8 @@ def rollback(name: str | None, by: str, reason: str, workspace: Path, output: st
     space = Workspace(workspace)
     rollout = open_rollout(space, name)
     event = RolledBack(space.clock.now_ns(), by, reason)
-    state, _ = accept(rollout.apply(event, live_effects(lambda text: click.echo(text, err=True))))
+    effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
+    state, _ = accept(rollout.apply(event, effects))
     export_evidence(space)
     _say(output, rollout=rollout.name, stage=state.stage.value, reason=state.reason)
 
@@ -256,14 +259,6 @@ def _show(record: Record, output: str) -> None:
     ]
     columns = ["blocker", "severity", "found", "required", "evidence", "cleared by", "waived by"]
     print_table(f"{record.subject}: {found['summary']}", columns, rows)
-
-
-def _tree(repo: Path | None) -> Any:
-    from probatum.adapters.worktree import GitTree
-
-    if repo is not None and not repo.is_dir():
-        raise ParameterError("repo", "a folder inside a git work tree", str(repo))
-    return None if repo is None else GitTree(repo)
 
 
 def _say(output: str, **fields: Any) -> None:
