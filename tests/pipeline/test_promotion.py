@@ -22,7 +22,7 @@ from probatum.pipeline.canary import dry_run, make_plan, preflight, prove_run
 from probatum.pipeline.drill import Drilled, record_drill
 from probatum.pipeline.registry import CHAMPION, PREVIOUS, aliases, move_alias
 from probatum.pipeline.replay import TapeFeed, read_tape
-from probatum.pipeline.rollout import LedgerEffects, Rollout
+from probatum.pipeline.rollout import LedgerEffects, Rollout, carry_out
 from probatum.pipeline.story import judge
 from probatum.pipeline.training import TrainingPlan
 from probatum.pipeline.verify import verify
@@ -160,7 +160,7 @@ def test_a_live_source_walks_the_whole_path(repo: Path) -> None:
     exposure.apply(RolledBack(walker.now, "ada", "enough"), walker.effects)
     assert (exposure.state.stage, walker.shares[-1]) == (Stage.ROLLED_BACK, 0)
     rollout.apply(RolledBack(walker.now, "ada", "wrong"), walker.effects)
-    rollout.recover(walker.effects)  # a crash after the rollback does not flip it again
+    carry_out(rollout, walker.effects)  # a crash after the rollback does not flip it again
     assert aliases(ledger.records())[CHAMPION] == old
     assert verify(ledger, sources).findings == ()
 

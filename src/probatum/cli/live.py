@@ -22,6 +22,7 @@ from probatum.core.errors import (
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.alerts import AlertHistory
     from probatum.pipeline.ports import Decisions
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
@@ -62,7 +63,6 @@ def live_effects(
 
     ``decisions`` are the workspace's, where not given; without ``prometheus`` a run has no alert history.
     """
-    from probatum.adapters.alerts import PrometheusAlerts
     from probatum.core.clock import parse_utc
     from probatum.pipeline.beside import look_beside
     from probatum.pipeline.canary import prove_run
@@ -70,7 +70,11 @@ def live_effects(
     from probatum.pipeline.rollout import LedgerEffects
     from probatum.rollout.events import Record
 
-    history = None if prometheus is None else PrometheusAlerts(prometheus)
+    history: AlertHistory | None = None
+    if prometheus is not None:
+        from probatum.adapters.alerts import PrometheusAlerts
+
+        history = PrometheusAlerts(prometheus)
 
     def prove(rollout: Rollout, effect: Record) -> None:
         prove_run(rollout, effect, beside=lambda: look_beside(rollout, decisions or space.decisions, history))
@@ -234,11 +238,24 @@ LIVE = (start, status, pause, resume, abort, validate, retry)
 """What the group ``canary`` adds."""
 
 
-def _apply(space: Workspace, rollout: Rollout, event: Event, output: str, prometheus: str | None = None) -> None:
-    from probatum.pipeline.rollout import accept, carry_out
+def apply_or_finish(rollout: Rollout, event: Event, effects: LedgerEffects) -> None:
+    """Append an event and carry out what it asks for; where it is the newest already, finish what it asked for.
 
-    accept(rollout.apply(event))  # the share is in the ledger now; what takes longer comes after
-    carry_out(rollout, live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus))
+    A full disk or a kill may part the two: the same command again makes it whole, for effects may be carried out twice.
+    """
+    from probatum.pipeline.rollout import accept, carry_out
+    from probatum.rollout.events import event_to_record
+
+    newest = rollout.head.body["inputs"]["event"]["event"] if rollout.head else ""
+    step = rollout.apply(event)  # the share is in the ledger now; what takes longer comes after
+    if newest != event_to_record(event)["event"]:
+        accept(step)
+    carry_out(rollout, effects)
+
+
+def _apply(space: Workspace, rollout: Rollout, event: Event, output: str, prometheus: str | None = None) -> None:
+    effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
+    apply_or_finish(rollout, event, effects)
     _print(rollout, output)
 
 

@@ -58,6 +58,8 @@ def blockers(model: str, policy: str, by: str, verify: bool, workspace: Path, ou
 def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, workspace: Path, output: str) -> None:
     """Move `champion` to the model of a completed canary. Without a phrase, print the one that is needed and exit 5.
 
+    Called again after a promotion that was interrupted, it finishes it.
+
     \b
     Examples:
       probatum promote --by ada                              shows the phrase, or what blocks
@@ -68,11 +70,15 @@ def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, wo
     from probatum.cli.workspace import Workspace
     from probatum.pipeline.promotion import check_promotion, promotion_phrase
     from probatum.pipeline.promotion import promote as move
+    from probatum.pipeline.rollout import carry_out
+    from probatum.rollout.machine import Stage
 
     space = Workspace(workspace)
     rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
-    tree = open_tree(repo)
-    if phrase is None:
+    effects = live_effects(space, lambda text: click.echo(text, err=True), tree=open_tree(repo))
+    if rollout.state.stage is Stage.PROMOTED:
+        carry_out(rollout, effects)  # what a full disk or a kill may have left undone
+    elif phrase is None:
         policy = rollout.plan.policy
         record = check_promotion(space.ledger, space, rollout.plan.model, policy=policy, now_ns=now_ns, asked_by=by)
         export_evidence(space)
@@ -81,10 +87,10 @@ def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, wo
             raise BlockedError(record.body["figures"]["summary"])
         needed = promotion_phrase(rollout, record, now_ns)
         raise ConfirmationError(f"confirmation required (--phrase '{needed}')", phrase=needed)
-    effects = live_effects(space, lambda text: click.echo(text, err=True), tree=tree)
-    state = move(rollout, phrase, by=by, now_ns=now_ns, handler=effects)
+    else:
+        move(rollout, phrase, by=by, now_ns=now_ns, handler=effects)
     export_evidence(space)
-    _say(output, rollout=rollout.name, stage=state.stage.value, champion=rollout.plan.model)
+    _say(output, rollout=rollout.name, stage=rollout.state.stage.value, champion=rollout.plan.model)
 
 
 @click.command()
@@ -102,18 +108,17 @@ def rollback(name: str | None, by: str, reason: str, prometheus: str | None, wor
       probatum rollback --by ada --reason "wrong symbol"
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.cli.live import live_effects, open_rollout
+    from probatum.cli.live import apply_or_finish, live_effects, open_rollout
     from probatum.cli.workspace import Workspace
-    from probatum.pipeline.rollout import accept
     from probatum.rollout.events import RolledBack
 
     space = Workspace(workspace)
     rollout = open_rollout(space, name)
     event = RolledBack(space.clock.now_ns(), by, reason)
     effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
-    state, _ = accept(rollout.apply(event, effects))
+    apply_or_finish(rollout, event, effects)
     export_evidence(space)
-    _say(output, rollout=rollout.name, stage=state.stage.value, reason=state.reason)
+    _say(output, rollout=rollout.name, stage=rollout.state.stage.value, reason=rollout.state.reason)
 
 
 @click.command()
