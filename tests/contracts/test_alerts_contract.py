@@ -22,6 +22,7 @@ WINDOW_S = 6
 RULES = """
 groups:
   - name: probatum
+    interval: 200ms
     rules:
       - {alert: MLQuiet, expr: vector(0) > 1, labels: {severity: critical}}
       - {alert: MLFires, expr: vector(time()) > %d, labels: {severity: warning, criterion: error_rate}}
@@ -71,7 +72,9 @@ def told(server: Prometheus | str, window_s: int = WINDOW_S) -> dict[str, Any]:
 def test_silence_firing_and_looking_away(tmp_path: Path, page: str) -> None:
     """Before the window is watched whole: an error. Then silence; then an alert that fires; after a pause an error again."""
     fires = int(time.time()) + 18
-    with prometheus(tmp_path, executors=[page], engines=[page], rules=RULES % (fires, fires)) as server:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "ml.yml").write_text(RULES % (fires, fires))
+    with prometheus(tmp_path, executors=[page], engines=[page], rules=tmp_path / "rules") as server:
         assert "within the window" in told(server)["problem"]
         time.sleep(WINDOW_S + 4)
         quiet = told(server)

@@ -22,6 +22,7 @@ from probatum.rollout.policy import shipped_policy
 RULES = """
 groups:
   - name: probatum
+    interval: 200ms
     rules:
       - {alert: MLFires, expr: vector(1), labels: {severity: warning}}
       - {alert: MLQuiet, expr: vector(0) > 1, labels: {severity: critical}}
@@ -36,14 +37,16 @@ OUTCOMES = {
 
 def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: PostgresServer) -> None:
     """Five phases of ten seconds end COMPLETED; counts come from both executors, and the evidence verifies."""
-    (tmp_path / "prometheus").mkdir()
+    for folder in ("prometheus", "rules"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "rules" / "ml.yml").write_text(RULES)
     with (
         stack(tmp_path, schema(postgres_server)) as live,
         prometheus(
             tmp_path / "prometheus",
             executors=[e.url for e in live.executors],
             engines=[live.engine.url],
-            rules=RULES,
+            rules=tmp_path / "rules",
         ) as prom,
     ):
         ladder = Ladder((5, 10, 25, 50, 100), phase_s=10, poll_s=1, stale_s=5, source_deadline_s=20)

@@ -18,7 +18,9 @@ from tests.conftest import require_service
 class Prometheus:
     """One server that can be killed and started again on its data."""
 
-    def __init__(self, folder: Path, executors: Sequence[str], engines: Sequence[str], rules: str = "") -> None:
+    def __init__(
+        self, folder: Path, executors: Sequence[str], engines: Sequence[str], rules: Path | None = None
+    ) -> None:
         require_service("prometheus", shutil.which("prometheus"))
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
@@ -32,11 +34,11 @@ class Prometheus:
                 ("probatum-engine", "/ml/metrics", engines),
             )
         )
+        if rules is not None:
+            jobs += f"rule_files: ['{rules}/*.yml']\n"
         (folder / "prometheus.yml").write_text(
-            f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  evaluation_interval: 200ms\n"
-            f"rule_files: [rules.yml]\nscrape_configs:\n{jobs}"
+            f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}"
         )
-        (folder / "rules.yml").write_text(rules)
         self.start()
 
     def start(self) -> None:
@@ -61,10 +63,10 @@ class Prometheus:
 
 @contextmanager
 def prometheus(
-    folder: Path, *, executors: Sequence[str], engines: Sequence[str], rules: str = ""
+    folder: Path, *, executors: Sequence[str], engines: Sequence[str], rules: Path | None = None
 ) -> Iterator[Prometheus]:
     """Yield a ready server and end it whatever happens."""
-    server = Prometheus(folder, executors, engines, rules)
+    server = Prometheus(folder, executors, engines, rules=rules)
     try:
         yield server
     finally:
