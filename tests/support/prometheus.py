@@ -63,10 +63,10 @@ class Prometheus:
             )
         )
         if rules is not None:
-            told = (
-                f"alerting: {{alertmanagers: [{{static_configs: [{{targets: [{urlsplit(alertmanager).netloc}]}}]}}]}}\n"
-            )
-            jobs += f"rule_files: ['{rules}/*.yml']\n{told}"
+            jobs += f"rule_files: ['{rules}/*.yml']\n"
+        if alertmanager:
+            told = f"[{{targets: [{urlsplit(alertmanager).netloc}]}}]"
+            jobs += f"alerting: {{alertmanagers: [{{static_configs: {told}}}]}}\n"
         (folder / "prometheus.yml").write_text(
             f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}"
         )

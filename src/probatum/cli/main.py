@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "canary": ("probatum.cli.canary", "canary", "Rehearse, confirm, run and stop canaries."),
     "confirm": ("probatum.cli.live", "start", "Give the phrase that starts a rehearsed rollout."),
     "blockers": ("probatum.cli.promote", "blockers", "List what stands between a model and promotion."),
+    "alerts": ("probatum.cli.alerts", "alerts", "Record which alerts fired, as Prometheus knows them."),
     "review": ("probatum.cli.promote", "review", "Record that a second person looked at a model's evidence."),
     "waive": ("probatum.cli.promote", "waive", "Let a blocker stand for a while, by name."),
     "promote": ("probatum.cli.promote", "promote", "Move champion to the model of a completed canary."),

@@ -153,6 +153,20 @@ def test_a_deposed_controller_asks_anew(fakes: Fakes, monkeypatch: pytest.Monkey
     assert fakes.sources.ledger.head() != before
 
 
+def test_a_clock_that_is_put_back_puts_no_reading_off(fakes: Fakes) -> None:
+    """After an hour ahead and back the very next second is read, and the phases go on."""
+    controller = fakes.controller()
+    fakes.second(controller)
+    for jump_s in (3_600, -3_600):
+        fakes.clock._now_ns += jump_s * NS_PER_S
+        before = fakes.sources.ledger.head()
+        fakes.second(controller)
+        assert fakes.sources.ledger.head() != before
+    for _ in range(25):
+        fakes.second(controller)
+    assert fakes.rollout.state.stage is Stage.COMPLETED, fakes.rollout.state.reason
+
+
 def test_failing_effects_hold_up_no_abort(fakes: Fakes) -> None:
     """Evidence that cannot be written is tried again; the share has been 0 since the event."""
     controller = fakes.controller()

@@ -42,6 +42,10 @@ class Watch:
         self.before: dict[str, RateMeasurement] = {}
         self.plan = rollout.plan.digest
 
+    def is_due(self, now_ns: int) -> bool:
+        """Say whether it is time to read; a clock that was put back must not put the reading off."""
+        return not 0 < self.due_ns - now_ns <= self.rollout.plan.ladder.poll_s * NS_PER_S
+
     def observe(self, now_ns: int, drift: Verdict | None) -> Event:
         """Read the source and return what is to be appended."""
         rollout, plan = self.rollout, self.rollout.plan
@@ -153,7 +157,7 @@ class Controller:
             self._carry_out(watch)
         stage = rollout.state.stage
         waits = watch.owes and stage not in MOVING
-        if stage in WATCHED and not waits and self._clock.now_ns() >= watch.due_ns:
+        if stage in WATCHED and not waits and watch.is_due(self._clock.now_ns()):
             event = watch.observe(self._clock.now_ns(), self._drift(rollout.plan.model))
             watch.owes = not refusal(rollout.apply(event, epoch=self._epoch)[1])
             self._carry_out(watch)
@@ -200,7 +204,7 @@ def last_read(ledger: Ledger, name: str) -> dict[str, RateMeasurement]:
 
 
 def summary(rollout: Rollout, problem: str = "") -> dict[str, Any]:
-    """Return where a rollout stands, JSON-safe: stage, share, times, and each criterion with what it lacks."""
+    """Return where a rollout stands, JSON-safe: stage, share, times (of the phase, or of the validation), what each criterion lacks."""
     plan, state = rollout.plan, rollout.state
     steps = plan.ladder.shares_percent
     return {
@@ -214,6 +218,7 @@ def summary(rollout: Rollout, problem: str = "") -> dict[str, Any]:
         "reason": state.reason,
         "source": problem or "fresh",
         "elapsed_s": state.elapsed_ns // NS_PER_S,
+        "needs_s": plan.policy.validation.min_s if state.phase == len(steps) else plan.ladder.phase_s,
         "holds_at_s": state.max_ns // NS_PER_S,
         "approver": state.approver,
         "record": None if rollout.head is None else rollout.head.seq,
