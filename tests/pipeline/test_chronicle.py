@@ -13,7 +13,12 @@ from probatum.pipeline.ports import Record
 from probatum.pipeline.views import VIEWS, Known
 from probatum.testing.fakes import MemoryLedger, MemorySources
 
-LIVE = {"controller": {"role": "leading", "problem": "", "epoch": 1, "rollouts": []}, "executors": [], "jobs": [], "verifying": None}
+LIVE = {
+    "controller": {"role": "leading", "problem": "", "epoch": 1, "rollouts": []},
+    "executors": [],
+    "jobs": [],
+    "verifying": None,
+}
 
 
 def told(chronicle: Chronicle, kind: str, subject: str, inputs: Any, figures: Any) -> Record:
@@ -24,7 +29,11 @@ def told(chronicle: Chronicle, kind: str, subject: str, inputs: Any, figures: An
 
 
 def event(chronicle: Chronicle, second: int, share: int, name: str = "observed", attempt: str = "r") -> None:
-    state = {"ts": format_utc(second * 10**9), "share_percent": share, "streams": {"errors": {"segments": [[second, 0]]}}}
+    state = {
+        "ts": format_utc(second * 10**9),
+        "share_percent": share,
+        "streams": {"errors": {"segments": [[second, 0]]}},
+    }
     told(chronicle, "rollout_event", attempt, {"event": {"event": name, "ts": state["ts"]}}, {"state": state})
 
 
@@ -56,14 +65,23 @@ def test_subjects_snapshots_and_rollouts_are_bounded() -> None:
     assert ("release", "m0") not in chronicle.newest
     assert chronicle.counts["release"] == NEWEST_MAX + 50
     for hour in range(SNAPSHOTS_MAX + 10):
-        figures = {"timestamp": format_utc(hour * 3_600 * 10**9), "verdict": "PASS", "overall": {"psi": 0.1}, "features": []}
+        figures = {
+            "timestamp": format_utc(hour * 3_600 * 10**9),
+            "verdict": "PASS",
+            "overall": {"psi": 0.1},
+            "features": [],
+        }
         told(chronicle, "psi_snapshot", "m", {"artifact": "a" * 64}, {**figures, "checks": []})
     assert len(chronicle.drift["m"]) == SNAPSHOTS_MAX
     assert chronicle.drift["m"][-1]["overall"] == 0.1
 
 
-@pytest.mark.parametrize("kind", ["train", "offline_report", "alias", "waiver", "psi_snapshot", "canary_run", "rollout_event", "alert"])
-@pytest.mark.parametrize("body", [({}, {}), ({"event": 3}, {"state": []}), ({"artifact": None}, {"verdict": {}, "aliases": 7})])
+@pytest.mark.parametrize(
+    "kind", ["train", "offline_report", "alias", "waiver", "psi_snapshot", "canary_run", "rollout_event", "alert"]
+)
+@pytest.mark.parametrize(
+    "body", [({}, {}), ({"event": 3}, {"state": []}), ({"artifact": None}, {"verdict": {}, "aliases": 7})]
+)
 def test_a_record_of_another_shape_sinks_no_page(kind: str, body: tuple[Any, Any]) -> None:
     """It is counted and listed; every view is still made."""
     chronicle = Chronicle()

@@ -57,7 +57,7 @@ class Site:
         jobs: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self.space = space = Workspace(root / "workspace")
-        registry, effects = Registry(), live_effects(lambda _: None)
+        registry, effects = Registry(), live_effects(space, lambda _: None)
         roles = {sha256_hex(token.encode()): role for token, (role, _) in HOLDERS.items()}
         tokens = Tokens(roles, {sha256_hex(token.encode()): name for token, (_, name) in HOLDERS.items()})
         loop = Controller(space.ledger, space, Waiting(), effects, _no_source, space.clock, registry)

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probatum.cli.common import output_option, print_json, print_table, workspace_option
-from probatum.core.errors import AbortedError, ConfirmationError, InconclusiveError
+from probatum.cli.common import F, output_option, print_json, print_table, workspace_option
+from probatum.core.errors import (
+    AbortedError,
+    ConfirmationError,
+    InconclusiveError,
+    ParameterError,
+)
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.alerts import AlertHistory
+    from probatum.pipeline.ports import Decisions
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
 
@@ -32,16 +39,39 @@ def open_rollout(space: Workspace, name: str | None) -> Rollout:
     return operate.open_rollout(space.ledger, space, name)
 
 
-def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) -> LedgerEffects:
-    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``."""
+def prometheus_option(*, required: bool = False) -> Callable[[F], F]:
+    """Add ``--prometheus``: where alert histories come from."""
+    text = "URL of the Prometheus that scrapes executors and engines and evaluates the alert rules."
+    return click.option("--prometheus", envvar="PROBATUM_PROMETHEUS", show_envvar=True, required=required, help=text)
+
+
+def live_effects(
+    space: Workspace,
+    tell: Callable[[str], None],
+    *,
+    tree: SourceTree | None = None,
+    prometheus: str | None = None,
+    decisions: Decisions | None = None,
+) -> LedgerEffects:
+    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``.
+
+    ``decisions`` are the workspace's, where not given; without ``prometheus`` a run has no alert history.
+    """
     from probatum.core.clock import parse_utc
+    from probatum.pipeline.beside import look_beside
     from probatum.pipeline.canary import prove_run
     from probatum.pipeline.release import tag_source
     from probatum.pipeline.rollout import LedgerEffects
     from probatum.rollout.events import Record
 
+    history: AlertHistory | None = None
+    if prometheus is not None:
+        from probatum.adapters.alerts import PrometheusAlerts
+
+        history = PrometheusAlerts(prometheus)
+
     def prove(rollout: Rollout, effect: Record) -> None:
-        prove_run(rollout, effect)
+        prove_run(rollout, effect, beside=lambda: look_beside(rollout, decisions or space.decisions, history))
 
     def tag(rollout: Rollout, kind: str) -> None:
         now_ns = parse_utc(rollout.head.ts) if rollout.head else 0
@@ -49,6 +79,15 @@ def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) ->
         tell(f"tagged {found['tag']}" if found["tagged"] else f"{found['tag']} not tagged: {found['reason']}")
 
     return LedgerEffects(prove_run=prove, tag_source=tag, tell=tell)
+
+
+def open_tree(repo: Path | None) -> SourceTree | None:
+    """Return the git work tree to tag, where one was given; ParameterError where it is none."""
+    from probatum.adapters.worktree import GitTree
+
+    if repo is not None and not repo.is_dir():
+        raise ParameterError("repo", "a folder inside a git work tree", str(repo))
+    return None if repo is None else GitTree(repo)
 
 
 @click.command()
@@ -77,7 +116,7 @@ def start(
     if phrase is None or approver is None:
         raise ConfirmationError(f"confirmation required (--approver NAME --phrase '{needed}')", phrase=needed)
     confirm(rollout, phrase, approver, now_ns)
-    _finish(rollout, output)
+    _finish(space, rollout, output)
 
 
 @click.command()
@@ -122,9 +161,10 @@ def _command(verb: str, text: str, example: str) -> click.Command:
     @_name
     @_by
     @_reason
+    @prometheus_option()
     @workspace_option
     @output_option
-    def command(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
+    def command(name: str | None, by: str, reason: str, prometheus: str | None, workspace: Path, output: str) -> None:
         from probatum.cli.workspace import Workspace
         from probatum.pipeline.operate import act, stop_now
 
@@ -133,7 +173,7 @@ def _command(verb: str, text: str, example: str) -> click.Command:
             name = stop_now(space.ledger, name)
         rollout = open_rollout(space, name)
         act(rollout, verb, now_ns=space.clock.now_ns(), by=by, reason=reason)
-        _finish(rollout, output)
+        _finish(space, rollout, output, prometheus)
 
     return command
 
@@ -141,6 +181,11 @@ def _command(verb: str, text: str, example: str) -> click.Command:
 pause = _command("pause", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
 resume = _command("resume", "Let a paused or holding rollout go on.", "--by ada")
 abort = _command("abort", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"')
+validate = _command(
+    "validate",
+    "Watch a completed canary or exposure over fresh data, for as long as its policy says; the controller judges it.",
+    "--by ada && probatum canary status -w",
+)
 
 
 @click.command()
@@ -163,15 +208,15 @@ def retry(name: str | None, workspace: Path, output: str) -> None:
     _print(rollout, output)
 
 
-LIVE = (start, status, pause, resume, abort, retry)
+LIVE = (start, status, pause, resume, abort, validate, retry)
 """What the group ``canary`` adds."""
 
 
-def _finish(rollout: Rollout, output: str) -> None:
+def _finish(space: Workspace, rollout: Rollout, output: str, prometheus: str | None = None) -> None:
     """The share is in the ledger by now; carry out what takes longer, and show where the rollout stands."""
     from probatum.pipeline.rollout import carry_out
 
-    carry_out(rollout, live_effects(lambda text: click.echo(text, err=True)))
+    carry_out(rollout, live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus))
     _print(rollout, output)
 
 

@@ -68,9 +68,11 @@ KINDS: dict[str, EvidenceKind] = {
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
     "review": EvidenceKind("probatum.pipeline.promotion:review_figures", "review.json"),
     "waiver": EvidenceKind("probatum.pipeline.promotion:waiver_figures", "waiver.json"),
-    "alert_history": EvidenceKind("probatum.pipeline.promotion:alert_figures", "alert_history.json"),
+    "alert_history": EvidenceKind("probatum.pipeline.alerts:figures", "alert_history.json", judges=True),
     "verification": EvidenceKind("probatum.pipeline.promotion:verification_figures", "verification.json", judges=True),
     "drill": EvidenceKind("probatum.pipeline.drill:figures", "drill.json", judges=True),
+    "alert": EvidenceKind("probatum.pipeline.notices:figures", ""),
+    "retrain_proposal": EvidenceKind("probatum.pipeline.proposals:figures", "retrain_proposal.json"),
     "release": EvidenceKind("probatum.pipeline.release:figures", "release.json"),
 }
 
@@ -82,6 +84,7 @@ BLOB_KINDS: dict[str, str] = {
     "metrics": "txt",
     "quarantine": "parquet",
     "counts": "json",
+    "alerts": "json",
     "rollout_plan": "json",
 }
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""

@@ -9,10 +9,15 @@ from probatum.pipeline.control import KIND, publish, read_document
 from probatum.pipeline.ports import Ledger, Sources
 from probatum.pipeline.rollout import Rollout, accept, rollout_names
 from probatum.rollout.confirm import build_phrase
-from probatum.rollout.events import Aborted, Confirmed, Paused, Resumed
+from probatum.rollout.events import Aborted, Confirmed, Event, Paused, Resumed, ValidationBegan, event_to_record
 from probatum.rollout.machine import Stage, check_confirmation, required_permission
 
-ACTS: dict[str, type[Paused] | type[Resumed] | type[Aborted]] = {"pause": Paused, "resume": Resumed, "abort": Aborted}
+ACTS: dict[str, type[Paused] | type[Resumed] | type[Aborted] | type[ValidationBegan]] = {
+    "pause": Paused,
+    "resume": Resumed,
+    "abort": Aborted,
+    "validate": ValidationBegan,
+}
 AWAITING = (Stage.AWAITING_CONFIRMATION, Stage.HOLDING)
 
 
@@ -37,8 +42,19 @@ def stop_now(ledger: Ledger, name: str | None, *, after: int = 0) -> str | None:
 
 
 def act(rollout: Rollout, verb: str, *, now_ns: int, by: str, reason: str) -> None:
-    """Pause, resume or abort; BlockedError where that means nothing. Effects other than the share are still to be carried out."""
-    accept(rollout.apply(ACTS[verb](now_ns, by, reason)))
+    """Do one of ACTS; BlockedError where it means nothing. Effects other than the share are still to be carried out."""
+    append(rollout, ACTS[verb](now_ns, by, reason))
+
+
+def append(rollout: Rollout, event: Event) -> None:
+    """Append an event, or leave it at that where it is the newest already: what it asked for may be unfinished.
+
+    A full disk or a kill may part the two: the same act again makes it whole, for effects may be carried out twice.
+    """
+    newest = rollout.head.body["inputs"]["event"]["event"] if rollout.head else ""
+    step = rollout.apply(event)
+    if newest != event_to_record(event)["event"]:
+        accept(step)
 
 
 def needed_phrase(rollout: Rollout, now_ns: int, *, last: int | None = None) -> str:
@@ -52,4 +68,4 @@ def confirm(rollout: Rollout, phrase: str, approver: str, now_ns: int) -> None:
     """Start or widen a rollout; ConfirmationError for a void phrase, and nothing was moved."""
     event = Confirmed(now_ns, phrase, approver)
     check_confirmation(rollout.plan, rollout.state, event)
-    accept(rollout.apply(event))
+    append(rollout, event)

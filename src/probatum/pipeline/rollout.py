@@ -87,6 +87,7 @@ class Rollout:
             self.head, self._seq = at, at.seq
             self._plan = read_plan(sources, at.body["inputs"]["rollout_plan"])
             self._state = state_from_record(at.body["figures"]["state"])
+            self.effects = msgspec.convert(at.body["figures"]["effects"], tuple[Effect, ...])
         self.refresh()
 
     @property
@@ -147,12 +148,6 @@ class Rollout:
         if handler is not None:
             carry_out(self, handler)
         return step
-
-    def recover(self, handler: Effects) -> None:
-        """Carry out again what the newest event asked for, and publish the share that stands: a crash may have kept it."""
-        self.refresh()
-        handler.set_share(self, self.state.share_percent)
-        carry_out(self, handler)
 
     def _append(self, plan: Plan, digest: str, event: Event, step: Step, epoch: int | None) -> bool:
         """Append one record and say whether it was the next one; another's before it means: look again."""

@@ -36,11 +36,17 @@ def summary(rollout: Rollout, problem: str = "") -> dict[str, Any]:
         "reason": state.reason,
         "source": problem or "fresh",
         "elapsed_s": state.elapsed_ns // NS_PER_S,
+        "needs_s": _needs_s(plan, state),
         "holds_at_s": state.max_ns // NS_PER_S,
         "approver": state.approver,
         "record": None if rollout.head is None else rollout.head.seq,
         "checks": msgspec.to_builtins(judge(plan, state).checks) if state.phase >= 0 else [],
     }
+
+
+def _needs_s(plan: Plan, state: State) -> int:
+    """Return how long the phase, or the validation, lasts at least."""
+    return plan.policy.validation.min_s if state.phase == len(plan.ladder.shares_percent) else plan.ladder.phase_s
 
 
 def standing(trail: Trail, sources: Sources, now_ns: int, *, live: bool) -> dict[str, Any]:
@@ -54,7 +60,7 @@ def standing(trail: Trail, sources: Sources, now_ns: int, *, live: bool) -> dict
     try:
         plan = read_plan(sources, record.body["inputs"]["rollout_plan"])
         state = state_from_record(record.body["figures"]["state"])
-        return {**found, **_plan(plan), **_state(state), "phases": list(_phases(plan, state)),
+        return {**found, **_plan(plan), **_state(state), "needs_s": _needs_s(plan, state), "phases": list(_phases(plan, state)),
                 "checks": list(_checks(plan, state)), "trail": _trail(trail, plan, state),
                 "acts": _acts(plan, state, now_ns, live), "phrase": _phrase(plan, state, now_ns)}  # fmt: skip
     except (ProbatumError, msgspec.ValidationError, KeyError, TypeError) as error:
@@ -63,7 +69,7 @@ def standing(trail: Trail, sources: Sources, now_ns: int, *, live: bool) -> dict
 
 def _plan(plan: Plan) -> dict[str, Any]:
     return {"plan": plan.digest, "mode": plan.mode.value, "policy": plan.policy.name, "model": plan.model,
-            "champion": plan.champion, "rate_per_s": plan.rate_per_s, "phase_s": plan.ladder.phase_s}  # fmt: skip
+            "champion": plan.champion, "rate_per_s": plan.rate_per_s}  # fmt: skip
 
 
 def _state(state: State) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from probatum.core.clock import NS_PER_S, Clock
 from probatum.core.errors import BlockedError, ProbatumError, StorageError, UnknownNameError
 from probatum.pipeline.control import KIND as DOCUMENT
-from probatum.pipeline.operate import act, confirm, stop_now
+from probatum.pipeline.operate import ACTS, act, confirm, stop_now
 from probatum.pipeline.ports import Ledger, Sources
 from probatum.pipeline.promotion import record_verification, waive
 from probatum.pipeline.registry import resolve
@@ -36,7 +36,7 @@ _log = logging.getLogger("probatum.dashboard")
 
 
 class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Pause, resume or abort a rollout."""
+    """Pause, resume, abort or validate a rollout."""
 
     rollout: _Name
     reason: _Text = ""
@@ -77,7 +77,7 @@ class Desk:
     def routes(self) -> list[Route]:
         """Return one route for each act."""
         acts: list[tuple[str, Role, type, Callable[[Any, str, str], Done]]] = [
-            *((verb, Role.OPERATE, Act, self._act) for verb in ("pause", "resume", "abort")),
+            *((verb, Role.OPERATE, Act, self._act) for verb in ACTS),
             ("confirm", Role.APPROVE, Confirm, self._confirm),
             ("waive", Role.APPROVE, Waive, self._waive),
             ("verify", Role.OPERATE, Verify, self._begin_verify),
