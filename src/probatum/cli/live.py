@@ -15,6 +15,7 @@ from probatum.core.errors import AbortedError, BlockedError, ConfirmationError, 
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.ports import Record as LedgerRecord
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
     from probatum.rollout.events import Event
@@ -36,8 +37,15 @@ def open_rollout(space: Workspace, name: str | None) -> Rollout:
     return Rollout(space.ledger, space, name or known[-1], controls=True)
 
 
-def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) -> LedgerEffects:
-    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``."""
+def live_effects(
+    tell: Callable[[str], None],
+    tree: SourceTree | None = None,
+    photograph: Callable[[str, LedgerRecord], None] = lambda rollout, event: None,  # noqa: ARG005
+) -> LedgerEffects:
+    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``.
+
+    At the end of each phase ``photograph`` is asked for a picture, of a rollout's name and the record that ended it.
+    """
     from probatum.core.clock import parse_utc
     from probatum.pipeline.canary import prove_run
     from probatum.pipeline.release import tag_source
@@ -45,6 +53,8 @@ def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) ->
     from probatum.rollout.events import Record
 
     def prove(rollout: Rollout, effect: Record) -> None:
+        if effect.kind == "phase" and rollout.head is not None:
+            photograph(rollout.name, rollout.head)
         prove_run(rollout, effect)
 
     def tag(rollout: Rollout, kind: str) -> None:

@@ -128,6 +128,10 @@ CONTROLLER_TICKS = Metric("ml_controller_ticks_total", "counter", "Looks at the 
 CONTROLLER_TICK = Metric("ml_controller_last_tick_time_seconds", "gauge", "Last look, seconds since the epoch.")
 CANARY_SHARE = Metric("ml_canary_share_percent", "gauge", "Share that the ledger allows, in per cent.", ("rollout",))
 
+# Jobs of the controller.
+JOB_LAST = Metric("ml_job_last_success_time_seconds", "gauge", "Last slot done, seconds since the epoch.", ("job",))
+JOB_RUNS = Metric("ml_job_runs_total", "counter", "Attempts at a job's slots: done, failed.", ("job", "outcome"))
+
 # Drift.
 PSI_SCORE = Metric(
     "ml_psi_score", "gauge", "Population stability index against the reference bins.", ("feature",), twin=Twin("ml_psi")
