@@ -12,7 +12,7 @@ from typing import Any
 from probatum.core.canonical import sha256_hex
 from probatum.pipeline.green import HEAD_FILE, green
 from probatum.pipeline.kinds import KINDS
-from probatum.pipeline.periodic import CSV_COLUMNS, DAILY, WEEKLY, csv_row
+from probatum.pipeline.periodic import CSV_COLUMNS, DAILY, WEEKLY, csv_row, date_of
 from probatum.pipeline.ports import Blobs, Record
 from probatum.pipeline.report import html_report
 from probatum.pipeline.summary import checks_of, columns_of, mapping
@@ -117,8 +117,8 @@ def _periodic(records: Sequence[Record]) -> dict[str, bytes]:
     A day that was reported twice, as after a slot was given up and done by hand, stands in its newest form.
     """
     files: dict[str, bytes] = {}
-    days = {record.body["figures"]["date"]: record for record in records if record.kind == DAILY}
-    weeks = {record.body["figures"]["end"][:10]: record for record in records if record.kind == WEEKLY}
+    days = {date_of(record): record for record in records if record.kind == DAILY}
+    weeks = {date_of(record): record for record in records if record.kind == WEEKLY}
     for folder, chosen in ((f"daily/report_{date}", record) for date, record in sorted(days.items())):
         files[f"{folder}.json"] = json_bytes(document(chosen))
         files[f"{folder}.csv"] = csv_bytes(CSV_COLUMNS, [csv_row(chosen.body["figures"])])

@@ -228,6 +228,17 @@ def _linked(sources: Sources, links: Sequence[Mapping[str, Any]], kind: str) -> 
     return found
 
 
+def snapshots_of(sources: Sources, report: Record) -> list[Record]:
+    """Return the drift snapshots that a daily or weekly report names."""
+    return _linked(sources, report.body["inputs"]["snapshots"], drift.KIND)
+
+
+def date_of(report: Record) -> str:
+    """Return the UTC date that a report is filed under: its day, or the Sunday on which its week ended."""
+    found: dict[str, str] = report.body["figures"]
+    return found["date"] if report.kind == DAILY else found["end"][:10]
+
+
 def csv_row(figures: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return a day's line of the cumulative CSV; what was not measured is N/A."""
     cells = (figures[_source_of(name)] for name in CSV_COLUMNS)
