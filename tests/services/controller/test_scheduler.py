@@ -140,7 +140,7 @@ class Broken:
         self.log, self.problem = log, Exception()
 
     def read(self, start_ns: int, end_ns: int) -> object:
-        if isinstance(self.problem, DataError | ZeroDivisionError):
+        if isinstance(self.problem, DataError | ZeroDivisionError | StorageError):
             raise self.problem
         return self.log.read(start_ns, end_ns)
 
@@ -189,23 +189,30 @@ def test_a_slot_that_never_succeeds_is_given_up() -> None:
     assert desk.runs()[0] == ("psi_snapshot", "2026-03-02T02:00:00Z")
 
 
-def test_a_ledger_that_is_away_costs_no_slot() -> None:
-    """While the database refuses nothing is counted against the job; when it is back every slot is done."""
+def test_storage_that_is_away_costs_no_slot() -> None:
+    """While the database refuses, or the log's disk, no slot is given up, and a job that needs neither goes on."""
     desk = Desk()
+    desk.log = broken = Broken(desk.log)  # type: ignore[assignment]
     scheduler, _ = desk.scheduler()
     scheduler.step()
-    desk.clock.advance(3 * NS_PER_HOUR + GRACE_NS)
+    desk.clock.advance(NS_PER_DAY + GRACE_NS)
+    broken.problem = StorageError("disk gone")
     append = desk.sources.ledger.append_all
+    scheduler.step()
+    assert desk.runs() == [("drill_reminder", "2026-03-03T00:00:00Z")]
 
     def refuse(*_: object, **__: object) -> tuple[Record, ...]:
         raise StorageError("disk full")
 
     desk.sources.ledger.append_all = refuse  # type: ignore[method-assign]
+    broken.problem = Exception()
     for _ in range(2 * ATTEMPTS):
+        desk.clock.advance(NS_PER_HOUR)
         scheduler.step()
     desk.sources.ledger.append_all = append  # type: ignore[method-assign]
+    desk.clock.advance(NS_PER_HOUR)
     scheduler.step()
-    assert len(desk.runs()) == 3
+    assert Counter(job for job, _ in desk.runs())["psi_snapshot"] == 24 + 2 * ATTEMPTS + 1
     assert desk.runs(FAILED) == []
 
 

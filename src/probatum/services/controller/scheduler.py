@@ -23,7 +23,7 @@ _log = logging.getLogger("probatum.scheduler")
 
 
 class Scheduler:
-    """Do what is due, oldest slot first. ``epoch`` says who leads, ``after`` is told a slot's records; neither holds it up.
+    """Do what is due, oldest slot first. ``epoch`` says who leads, ``after`` is told the records of each look that had any.
 
     Each :meth:`step` is one look at what is due and never raises. What was begun under an epoch that is over is refused by
     the ledger, as is a slot that somebody else has recorded meanwhile.
@@ -52,6 +52,7 @@ class Scheduler:
 
     def step(self, stop: threading.Event | None = None) -> None:
         """Run every slot that is due and whose job does not wait after a failure."""
+        records: list[Record] = []
         try:
             if (epoch := self._epoch()) is None:
                 return
@@ -60,13 +61,16 @@ class Scheduler:
                 if (stop and stop.is_set()) or self._epoch() != epoch:
                     return
                 if self._failures.get(job.name, (0, 0))[1] <= self._clock.now_ns():
-                    self._attempt(job, slot_ns, epoch)
+                    records += self._attempt(job, slot_ns, epoch)
         except OvertakenError as error:
             _log.info("%s", error.message)  # look again at the next step
         except ProbatumError as error:
             _log.warning("%s", error.message)
         except Exception:
             _log.exception("step")
+        finally:
+            if records:
+                self._tell(records)
 
     def _follow(self, epoch: int) -> None:
         if epoch != self._reign:
@@ -77,31 +81,32 @@ class Scheduler:
             if name in self._last and kept.ran.body["inputs"]["outcome"] == DONE:
                 self._last[name].set(parse_utc(kept.ran.ts) / NS_PER_S)
 
-    def _attempt(self, job: Job, slot_ns: int, epoch: int) -> None:
+    def _attempt(self, job: Job, slot_ns: int, epoch: int) -> tuple[Record, ...]:
         try:
             records = self._book.run(self._place, job, slot_ns, epoch=epoch)
-        except (OvertakenError, StorageError):
-            raise  # not the job's fault: the ledger is asked again
+        except OvertakenError:
+            raise  # somebody else's slot: the ledger is asked again
         except Exception as error:
-            self._failed(job, slot_ns, epoch, error)
-            return
+            return self._failed(job, slot_ns, epoch, error)
         self._failures.pop(job.name, None)
         self._runs[job.name, DONE]()
         self._last[job.name].set(self._clock.now_ns() / NS_PER_S)
-        self._tell(records)
+        return records
 
-    def _failed(self, job: Job, slot_ns: int, epoch: int, error: Exception) -> None:
+    def _failed(self, job: Job, slot_ns: int, epoch: int, error: Exception) -> tuple[Record, ...]:
         """Try again later; in the end record that the slot was given up, so that the next ones get their turn."""
-        known = isinstance(error, ProbatumError)
         problem = error.message if isinstance(error, ProbatumError) else f"internal error: {type(error).__name__}"
-        _log.error("job %s: %s", job.name, problem, exc_info=None if known else error)
+        _log.error("job %s: %s", job.name, problem, exc_info=None if isinstance(error, ProbatumError) else error)
         self._runs[job.name, FAILED]()
         attempts = self._failures.get(job.name, (0, 0))[0] + 1
+        if isinstance(error, StorageError):  # a disk or database that is away costs no slot, however long
+            attempts = min(attempts, ATTEMPTS - 1)
         self._failures[job.name] = (attempts, self._clock.now_ns() + (BACKOFF_S << attempts - 1) * NS_PER_S)
-        if attempts >= ATTEMPTS:
-            records = self._book.run(self._place, job, slot_ns, epoch=epoch, outcome=FAILED, problem=problem)
-            del self._failures[job.name]
-            self._tell(records)
+        if attempts < ATTEMPTS:
+            return ()
+        records = self._book.run(self._place, job, slot_ns, epoch=epoch, outcome=FAILED, problem=problem)
+        del self._failures[job.name]
+        return records
 
     def _tell(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -109,8 +114,8 @@ class Scheduler:
                 self._show(record)
         try:
             self._after(records)
-        except ProbatumError as error:
-            _log.error("after a job: %s", error.message)
+        except Exception as error:  # what is done stays done
+            _log.error("after a job: %s", error)
 
     def _show(self, record: Record) -> None:
         """Set the drift gauges; more features than the page holds are left out."""
