@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import queue
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from inbox import Inbox
 
 from probatum.adapters.notify import WAITING_MAX, AppriseNotifier
 from probatum.core.errors import MissingExtraError, ParameterError
-
-
-class Service:
-    """A local HTTP service that takes Apprise's JSON."""
-
-    def __init__(self, status: int = 200) -> None:
-        self.got: queue.Queue[dict[str, str]] = queue.Queue()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                outer.got.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"json://127.0.0.1:{self.server.server_port}"
 
 
 @contextmanager
@@ -52,7 +28,7 @@ def running(notifier: AppriseNotifier) -> Iterator[None]:
 
 def test_texts_arrive_in_order() -> None:
     """Each service gets each text, as it was said, oldest first."""
-    services = [Service(), Service()]
+    services = [Inbox(), Inbox()]
     notifier = AppriseNotifier([service.url for service in services])
     with running(notifier):
         for text in ("phase 1 of 5 passed", "<b>CRITICAL</b>: psi 0.4 & rising"):
@@ -65,7 +41,7 @@ def test_texts_arrive_in_order() -> None:
 
 def test_a_failing_service_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A service that refuses, and one that is not there, cost their own texts; the third gets all, and nobody waits."""
-    broken, well = Service(500), Service()
+    broken, well = Inbox(500), Inbox()
     notifier = AppriseNotifier([broken.url, "json://127.0.0.1:9", well.url])
     with running(notifier):
         began = time.monotonic()
@@ -78,7 +54,7 @@ def test_a_failing_service_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_flood_keeps_the_newest() -> None:
     """Where nobody sends, the oldest texts give way: memory is bounded."""
-    service = Service()
+    service = Inbox()
     notifier = AppriseNotifier([service.url])
     for n in range(WAITING_MAX + 5):
         notifier.tell(str(n))

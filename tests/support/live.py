@@ -173,12 +173,12 @@ class Stack:
         self.traffic = Traffic(self.executors)
         self.controllers: list[Service] = []
 
-    def controller(self, prometheus: str | None = None) -> Service:
+    def controller(self, prometheus: str | None = None, *more: str) -> Service:
         """Start a controller that scrapes, or reads Prometheus."""
         options = ["--prometheus", prometheus] if prometheus else [
             *(part for item in self.executors for part in ("--executor", item.url)), "--engine", self.engine.url,
         ]  # fmt: skip
-        found = Service("controller", "--workspace", str(self.space.root), "--port", "0", *options)
+        found = Service("controller", "--workspace", str(self.space.root), "--port", "0", *options, *more)
         self.controllers.append(found)
         return found
 

@@ -49,7 +49,8 @@ def _heading(record: Record) -> tuple[str, str]:
 
 def _sections(record: Record, snapshots: Sequence[Record]) -> Iterator[Section]:
     found = record.body["figures"]
-    yield Section("Risks", (_risks(found), checks_table("Criteria", {"checks": found["slo_compliance"]})))
+    yield Section("Risks", (_risks(found),))
+    yield Section("Criteria", (checks_table("", {"checks": found["slo_compliance"]}),))
     yield Section("Over the hours", tuple(_charts(found["hours"])) if found["total_predictions"] else (_NOTHING,))
     yield Section("Drift", tuple(map(_psi, snapshots)) or (Text("Not measured: no snapshot of a model in this time."),))
     counted = tuple((name, "N/A" if found[key] is None else found[key]) for name, key in _COUNTED)
@@ -62,17 +63,17 @@ _NOTHING = Text("Nothing was decided in this time.")
 def _risks(found: Mapping[str, Any]) -> Item:
     columns = ("level", "metric", "value", "threshold", "action")
     rows = tuple(tuple(risk[name] for name in columns) for risk in found["risks"])
-    return Table("Proven", columns, rows) if rows else Text("None is proven.")
+    return Table("", columns, rows) if rows else Text("None is proven.")
 
 
 def _charts(hours: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
-    names = tuple(row["hour"][5:16].replace("T", " ") for row in hours)
+    since = f"hours since {hours[0]['hour'][:16].replace('T', ' ')} UTC"
 
     def values(key: str) -> tuple[float | None, ...]:
         return tuple(row[key] for row in hours)
 
     def chart(title: str, y_name: str, summary: str, *series: Line | Bars) -> Chart:
-        return Chart(title, summary, "hour, UTC", y_name, names, series)
+        return Chart(title, summary, since, y_name, tuple(map(float, range(len(hours)))), series)
 
     seen = [rate for rate in values("match_rate") if rate is not None]
     lowest = f"The lowest hour has {min(seen):.1%}." if seen else "No comparison was made."
