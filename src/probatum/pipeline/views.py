@@ -35,8 +35,8 @@ View = dict[str, Any]
 
 ROLLOUTS_MAX = 12
 MODELS_MAX = 30
-PERIODIC = ("psi_snapshot", "daily_report", "weekly_report", "action_log", "match_report", "drill", "verification")
-"""Kinds that come by the clock; those that nobody has made yet are shown as missing."""
+PERIODIC = ("psi_snapshot", "match_report", "daily_report", "drill_reminder", "weekly_summary", "drill", "verification")
+"""Kinds that come again and again; those that nobody has made yet are shown as missing."""
 SHADOWED = ("shadow_replay", "shadow_smoke_1k")
 _RUN_SHOWN = ("stage", "reason", "started", "ended", "reads", "phases", "against_baseline", "root_cause", "verdict")
 

@@ -102,6 +102,17 @@ def test_a_closed_dashboard_shows_nothing_without_a_token(closed: Site) -> None:
     assert httpx.get(closed.url + "/session", headers=bearer("drive")).json() == {"role": "operate", "name": "olga"}
 
 
+def test_a_picture_is_let_in_once(closed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that the photographer is given shows the page once, within a minute; a made-up one never."""
+    url = closed.url + "/rollout?name=secret-name"
+    once = closed.dashboard.admit(url)
+    assert "secret-name" in httpx.get(once).text
+    assert httpx.get(once).status_code == 401
+    assert httpx.get(url + "&pass=").status_code == 401
+    monkeypatch.setattr(dashboards, "PASS_S", -1.0)
+    assert httpx.get(closed.dashboard.admit(url)).status_code == 401
+
+
 @pytest.mark.parametrize("verb", ACTS)
 def test_each_act_needs_its_role(awaiting: Site, verb: str) -> None:
     """Without a token 401, with one that does not reach 403 and the role that does; the ledger is left as it was."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -14,7 +15,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from probatum.core.clock import NS_PER_S, Clock
-from probatum.core.errors import IntegrityError, ProbatumError
+from probatum.core.errors import IntegrityError, ProbatumError, StorageError
 from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.ports import Ledger, Sources
@@ -57,11 +58,12 @@ class Board:
         self._ledger, self._sources, self._clock = ledger, sources, clock
         self._status, self._shadow, self._jobs = status, shadow, jobs
         self.chronicle = Chronicle()
-        self._lock = threading.Lock()
+        self._lock, self._listing = threading.Lock(), threading.Lock()
         self._look: asyncio.Task[None] | None = None
         self._looked, self._read_at = -1e9, None  # type: float, float | None
         self._problem, self._reading = "", False
         self._executors: list[dict[str, Any]] = []
+        self._known_jobs: list[dict[str, Any]] = []
         self._asked = -1e9
         self._kept: dict[Any, Any] = {}
         self.verifying: dict[str, Any] | None = None
@@ -106,8 +108,10 @@ class Board:
         if page in ("shadow", "overview") and monotonic() - self._asked > SHADOW_S:
             self._asked = monotonic()
             self._executors = self._shadow()
-        jobs = self._jobs() if page == "jobs" else []
-        return {"controller": self._status(), "executors": [dict(item) for item in self._executors], "jobs": jobs,
+        if page == "jobs":
+            with self._listing, suppress(StorageError):  # then those are shown that were known
+                self._known_jobs = self._jobs()
+        return {"controller": self._status(), "executors": self._executors, "jobs": self._known_jobs,
                 "verifying": self.verifying}  # fmt: skip
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from importlib.resources import files
@@ -30,6 +31,7 @@ BEAT_S = 10.0
 STREAM_S = 300.0
 """A stream ends after so long, and the page asks for another: one that nobody reads any more frees its place."""
 NAME_MAX = 200
+PASS_S = 60.0
 _log = logging.getLogger("probatum.dashboard")
 
 _HEADERS = {
@@ -47,6 +49,7 @@ class Dashboard:
     def __init__(self, board: Board, desk: Desk, tokens: Tokens, *, closed: bool) -> None:
         self._board, self._desk, self._tokens, self._closed = board, desk, tokens, closed
         self._clients = 0
+        self._passes: dict[str, float] = {}
         self._ending = asyncio.Event()
         self._rendered: dict[Any, tuple[Any, bytes]] = {}  # the view is kept too, so that no other has its id
 
@@ -72,8 +75,16 @@ class Dashboard:
 
     def guard(self, request: Request) -> None:
         """Raise RequestError where the caller may not see what is served."""
-        if self._closed:
+        if self._closed and monotonic() > self._passes.pop(request.query_params.get("pass", ""), 0.0):
             self._tokens.require(_authorization(request), Role.VIEW)
+
+    def admit(self, url: str) -> str:
+        """Return the address at which a page may be looked at once, by a browser of ours that takes its picture."""
+        if not self._closed:
+            return url
+        key, now = secrets.token_urlsafe(32), monotonic()
+        self._passes = {**{old: until for old, until in self._passes.items() if until > now}, key: now + PASS_S}
+        return f"{url}&pass={key}"
 
     def _page(self, page: str) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
