@@ -89,6 +89,11 @@ class Controller:
         self._registry, self._gauges = registry, DriftGauges(registry)
         self.status: dict[str, Any] = {"role": "waiting", "epoch": None, "problem": "", "rollouts": []}
 
+    @property
+    def epoch(self) -> int | None:
+        """Return the epoch in which this process leads; None while it waits. For other threads to look at."""
+        return self._epoch
+
     def run(self, stop: threading.Event) -> None:
         """Tick until told to stop, then let another lead at once."""
         while not stop.is_set():

@@ -133,6 +133,10 @@ CANARY_SHARE = Metric(
     ("rollout", "run"),
 )
 
+# Jobs of the controller.
+JOB_LAST = Metric("ml_job_last_success_time_seconds", "gauge", "Last slot done, seconds since the epoch.", ("job",))
+JOB_RUNS = Metric("ml_job_runs_total", "counter", "Attempts at a job's slots: done, failed.", ("job", "outcome"))
+
 # Drift.
 PSI_SCORE = Metric(
     series.PSI,
