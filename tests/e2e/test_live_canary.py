@@ -10,11 +10,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from inbox import Inbox
 from live import Stack, StandIn, good, schema, stack
 from postgres import PostgresServer
 from prometheus import prometheus
 
 from probatum.core.verdict import Verdict
+from probatum.pipeline.ports import Record
 from probatum.rollout.machine import Stage
 from probatum.rollout.plan import Ladder, Validation
 from probatum.rollout.policy import shipped_policy
@@ -36,7 +38,8 @@ OUTCOMES = {
 
 
 def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: PostgresServer) -> None:
-    """Five phases of ten seconds end COMPLETED; counts come from both executors, and the evidence verifies."""
+    """Five phases of ten seconds end COMPLETED; counts come from both executors, each phase has its picture or the reason
+    why not, people are told, and the evidence verifies."""
     for folder in ("prometheus", "rules"):
         (tmp_path / folder).mkdir()
     (tmp_path / "rules" / "ml.yml").write_text(RULES)
@@ -51,7 +54,8 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
     ):
         ladder = Ladder((5, 10, 25, 50, 100), phase_s=10, poll_s=1, stale_s=5, source_deadline_s=20)
         rollout = live.prepare("good", ladder)
-        live.controller(prom.url)
+        inbox = Inbox()
+        live.controller(prom.url, "--notify", inbox.url)
         live.start("good")
         state = live.wait(rollout, lambda state: state.stage not in (Stage.AWAITING_CONFIRMATION, Stage.RUNNING), 150)
         assert state.stage is Stage.COMPLETED, state
@@ -74,6 +78,10 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
             text = (live.space.root / "evidence" / "ml" / name).read_text()
             assert "Canary against baseline" in text
             assert "MLFires" in text
+        while "good: completed" not in inbox.got.get(timeout=30)["message"]:
+            pass
+        told = [record.body["inputs"]["event"] for record in _pictures(live, 5)]
+        assert len(set(told)) == 5
         assert live.shares() == [1.0, 1.0]  # a completed canary still watches
         began = time.monotonic()
         live.command("abort", "good", "--by", "ada", "--reason", "over")
@@ -111,6 +119,15 @@ def test_validation_exposure_and_rollback_by_command(tmp_path: Path) -> None:
         live.check("canary")
         live.check("exposure")
         live.verify()
+
+
+def _pictures(live: Stack, wanted: int) -> list[Record]:
+    """Wait until so many pictures are recorded: they are taken beside the rollout, one after another."""
+    for _ in range(600):
+        if len(found := list(live.space.ledger.records(kind="dashboard_picture"))) >= wanted:
+            return found
+        time.sleep(0.1)
+    raise AssertionError([record.body["figures"] for record in found])
 
 
 def one_in_five_fails() -> StandIn:

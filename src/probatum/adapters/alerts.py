@@ -7,10 +7,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from probatum.adapters.promql import ENGINES, EXECUTORS, TIMEOUT_S
+from probatum.adapters.promql import TIMEOUT_S
 from probatum.core.clock import NS_PER_S, format_utc, parse_utc
 from probatum.core.errors import ParameterError, ProbatumError
 from probatum.pipeline.alerts import PREFIX, Answer, Rule, Series, grid
+from probatum.rollout.series import ENGINES, EXECUTORS
 
 _JOBS = (EXECUTORS, ENGINES)
 

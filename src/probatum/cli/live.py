@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
     from probatum.pipeline.alerts import AlertHistory
     from probatum.pipeline.ports import Decisions
+    from probatum.pipeline.ports import Record as LedgerRecord
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
     from probatum.rollout.events import Event
@@ -58,10 +59,12 @@ def live_effects(
     tree: SourceTree | None = None,
     prometheus: str | None = None,
     decisions: Decisions | None = None,
+    photograph: Callable[[str, LedgerRecord], None] = lambda rollout, event: None,  # noqa: ARG005
 ) -> LedgerEffects:
     """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``.
 
-    ``decisions`` are the workspace's, where not given; without ``prometheus`` a run has no alert history.
+    ``decisions`` are the workspace's, where not given; without ``prometheus`` a run has no alert history. At the end of each
+    phase ``photograph`` is asked for a picture, of a rollout's name and the record that ended it.
     """
     from probatum.core.clock import parse_utc
     from probatum.pipeline.beside import look_beside
@@ -77,6 +80,8 @@ def live_effects(
         history = PrometheusAlerts(prometheus)
 
     def prove(rollout: Rollout, effect: Record) -> None:
+        if effect.kind == "phase" and rollout.head is not None:
+            photograph(rollout.name, rollout.head)
         prove_run(rollout, effect, beside=lambda: look_beside(rollout, decisions or space.decisions, history))
 
     def tag(rollout: Rollout, kind: str) -> None:

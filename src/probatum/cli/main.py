@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "controller": ("probatum.cli.controller", "controller", "Move live rollouts on as their measurements allow."),
+    "rules": ("probatum.cli.rules", "rules", "Write alert rules and dashboard from the criteria."),
     "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
     "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),
     "canary": ("probatum.cli.canary", "canary", "Rehearse, confirm, run and stop canaries."),
@@ -35,7 +36,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "drill": ("probatum.cli.promote", "drill", "Inject faults into real services and time how soon the share is 0."),
     "lint": ("probatum.cli.promote", "lint", "Find what policies and plans promise and cannot keep."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
+    "jobs": ("probatum.cli.jobs", "jobs", "List and run what a controller does by the clock."),
+    "report": ("probatum.cli.jobs", "report", "Render a day or a week as pages for people."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
+    "doctor": ("probatum.cli.doctor", "doctor", "Check that this machine has what is needed."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),
 }
 

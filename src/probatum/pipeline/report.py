@@ -248,10 +248,12 @@ def _imports(records: Sequence[Record]) -> Section:
 
 
 def _appendix(records: Sequence[Record]) -> Section:
-    shown = [record for record in records if record.kind != "rollout_event"]
+    shown = [record for record in records if record.kind not in ("rollout_event", "job_run")]
     rows = tuple((r.seq, r.ts, r.kind, r.subject, r.provenance.upper(), r.hash) for r in shown)
     events = (
-        f"{len(records) - len(shown):,} events of rollouts are in the chain too. " if len(shown) < len(records) else ""
+        f"{len(records) - len(shown):,} events of rollouts and slots of jobs are in the chain too. "
+        if len(shown) < len(records)
+        else ""
     )
     how = f"{events}Each hash covers its record and the hash before it. Recompute everything with: probatum evidence verify"
     table = Table("", ("seq", "time", "kind", "subject", "data", "hash"), rows)

@@ -120,7 +120,7 @@ def test_it_leads_a_rollout_to_its_end(fakes: Fakes) -> None:
     assert {"run", "rc"} <= set(fakes.done)
     (shown,) = controller.status["rollouts"]
     assert (shown["stage"], shown["share_percent"], controller.status["role"]) == ("completed", 100, "leading")
-    assert fakes.registry.value(metrics.CANARY_SHARE, "r") == 100.0
+    assert fakes.registry.value(metrics.CANARY_SHARE, "r", "r#1") == 100.0
 
 
 def test_who_waits_does_nothing(fakes: Fakes) -> None:
