@@ -22,11 +22,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "controller": ("probatum.cli.controller", "controller", "Move live rollouts on as their measurements allow."),
+    "rules": ("probatum.cli.rules", "rules", "Write alert rules and dashboard from the criteria."),
     "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
     "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),
     "canary": ("probatum.cli.canary", "canary", "Rehearse, confirm, run and stop canaries."),
     "confirm": ("probatum.cli.live", "start", "Give the phrase that starts a rehearsed rollout."),
     "blockers": ("probatum.cli.promote", "blockers", "List what stands between a model and promotion."),
+    "alerts": ("probatum.cli.alerts", "alerts", "Record which alerts fired, as Prometheus knows them."),
     "review": ("probatum.cli.promote", "review", "Record that a second person looked at a model's evidence."),
     "waive": ("probatum.cli.promote", "waive", "Let a blocker stand for a while, by name."),
     "promote": ("probatum.cli.promote", "promote", "Move champion to the model of a completed canary."),
@@ -37,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "jobs": ("probatum.cli.jobs", "jobs", "List and run what a controller does by the clock."),
     "report": ("probatum.cli.jobs", "report", "Render a day or a week as pages for people."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
+    "doctor": ("probatum.cli.doctor", "doctor", "Check that this machine has what is needed."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),
 }
 

@@ -186,14 +186,14 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     tables = [
         Table(kind, ("figure", "value"), tuple(flat({k: v for k, v in model.figures(kind).items() if k not in shown})))
         for kind in model.records
-        if kind not in ("psi_snapshot", "promote_check", "canary_preflight", *RUNS)
+        if kind not in ("psi_snapshot", "promote_check", "canary_preflight", "alert_history", *RUNS)
     ]
     if tables:
         yield Section(f"{model.subject}: all other figures", tuple(tables), level=3, folded=True)
 
 
 def _rollout_sections(model: ModelSummary) -> Iterator[Section]:
-    for kind in ("canary_preflight", *RUNS):
+    for kind in ("canary_preflight", *RUNS, "alert_history"):
         figures, items = model.figures(kind), list[Item]()
         try:
             items += [*rollout_tables(kind, figures), *rollout_charts(figures)] if figures else []
