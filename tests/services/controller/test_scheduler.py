@@ -256,17 +256,3 @@ def test_what_follows_a_job_cannot_undo_it(caplog: pytest.LogCaptureFixture) -> 
     scheduler.step()
     assert len(desk.runs()) == 2
     assert "no room" in caplog.text
-
-
-def test_drift_gauges_follow_the_newest_snapshot() -> None:
-    """ml_psi_score shows the overall PSI and each feature's, once there are enough rows to have any."""
-    desk, registry = Desk(), Registry()
-    scheduler, _ = desk.scheduler(registry=registry)
-    scheduler.step()
-    desk.clock.advance(NS_PER_HOUR + GRACE_NS)
-    scheduler.step()
-    found = next(desk.sources.ledger.records(kind="psi_snapshot")).body["figures"]
-    assert registry.value(metrics.PSI_SCORE, "overall") == found["overall_psi"] > 0
-    assert registry.value(metrics.PSI_SCORE, "momentum") == next(
-        f["check"]["psi"] for f in found["features"] if f["check"]["name"] == "momentum"
-    )
