@@ -38,7 +38,7 @@ def batch(target: Target, ts: np.ndarray, mid: np.ndarray) -> Labels:
 
 
 def made(as_of: int, seq: int, symbol: str = "X", **scores: Any) -> Made:
-    return Made(symbol, as_of, as_of + 5, seq, **{"baseline": 0.4, "challenger": 0.6, **scores})
+    return Made(symbol, as_of, as_of + 5, seq, **{"baseline": 0.4, "score": 0.6, **scores})
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +21,6 @@ from probatum.monitoring.shadow import DECISION_SCORE
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-_T = TypeVar("_T")
 
 SYMBOLS_MAX = 256
 WAITING_MAX = 65_536
@@ -57,10 +56,14 @@ def apart(begin: Ints, known: Ints, *ties: NDArray[Any]) -> Flags:
     return chosen
 
 
-def is_right(score: _T, hit: Any) -> _T:
+def is_right(score: Any, hit: Any) -> Any:
     """Say of a score, or of an array of them, whether it decided as it should have: above 0.5 where the label is 1."""
-    right: _T = (score > DECISION_SCORE) == hit  # type: ignore[operator]
-    return right
+    return (score > DECISION_SCORE) == hit
+
+
+def differs(score: Any, baseline: Any) -> Any:
+    """Say whether two scores, or arrays of them, decide differently: then one is right, and the other wrong."""
+    return (score > DECISION_SCORE) != (baseline > DECISION_SCORE)
 
 
 def labels_at(rows: Ints, labels: Labels, as_of: Ints) -> tuple[Flags, Ints, Flags]:
@@ -75,15 +78,17 @@ def labels_at(rows: Ints, labels: Labels, as_of: Ints) -> tuple[Flags, Ints, Fla
 
 
 class Made(msgspec.Struct, frozen=True, gc=False):
-    """Hold of a finished decision what its outcome is judged by; ``run`` names the attempt it was made under."""
+    """Hold of a finished decision what its outcome is judged by: the baseline's score and that of the model on trial.
+
+    ``model`` begins that model's digest ("": not known), ``run`` names the attempt that the decision was made under.
+    """
 
     symbol: str
     as_of: int
     ts: int
     seq: int
     baseline: float
-    challenger: float | None
-    champion: float | None = None
+    score: float
     model: str = ""
     run: str = ""
 

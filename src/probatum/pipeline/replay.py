@@ -29,8 +29,8 @@ from probatum.market.dataset import Dataset
 from probatum.models.artifact import Artifact
 from probatum.models.baseline import BASELINES, bind, rule_beside
 from probatum.models.scoring import score_rows
-from probatum.monitoring.outcomes import apart, is_right
-from probatum.monitoring.shadow import DECISION_SCORE, Outcome, ShadowCounts, is_match
+from probatum.monitoring.outcomes import apart, differs, is_right
+from probatum.monitoring.shadow import Outcome, ShadowCounts, is_match
 from probatum.pipeline.ports import Sources
 from probatum.pipeline.registry import load_artifact
 from probatum.rollout import confirm
@@ -275,9 +275,10 @@ class TapeFeed:
             pairs = zip(tape.baseline.tolist(), tape.score.tolist(), strict=True)
             chosen, bad = mine & ok, np.array([not is_match(a, b) for a, b in pairs], dtype=np.bool_)
         else:
-            differ = (tape.score > DECISION_SCORE) != (tape.baseline > DECISION_SCORE)
-            rows = np.flatnonzero(mine & ok & differ & (tape.known >= 0))
-            chosen, bad, when = rows[apart(tape.ts[rows], tape.known[rows])], ~tape.right, tape.known
+            differ = mine & ok & (tape.known >= 0) & differs(tape.score, tape.baseline)
+            chosen = np.zeros(len(tape), dtype=np.bool_)
+            chosen[differ] = apart(tape.ts[differ], tape.known[differ])
+            bad, when = ~tape.right, tape.known
         return when[chosen], np.cumsum(bad[chosen])
 
 
