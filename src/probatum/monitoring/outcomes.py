@@ -139,6 +139,11 @@ class OutcomeJoiner:
         self._ready: list[Joined] = []
         self._newest = self._released = -1
 
+    @property
+    def held(self) -> int:
+        """Return the outcomes that were not released yet."""
+        return len(self._ready)
+
     def row(self, symbol: str, ts: int, mid: float) -> None:
         """Take a row: its time (ns) and the mid then in force, NaN where it is unknown."""
         place = self._symbols.get(symbol)

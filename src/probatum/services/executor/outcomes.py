@@ -46,10 +46,16 @@ class LiveOutcomes:
         self.tell: Callable[[Joined], None] = lambda joined: None  # noqa: ARG005
         self._joiner = OutcomeJoiner(target, grid_ns or NS_PER_MINUTE)
         self._queue: deque[tuple[str, int, float] | Made] = deque()
+        self._known: deque[Joined] = deque()
         self._registry, self._shown = registry, dict.fromkeys(self._joiner.counts.__struct_fields__, 0)
         self._lost = registry.counter(metrics.OUTCOME_ROWS_LOST).inc
         self._judge("")
         registry.before_expose(self._expose)
+
+    @property
+    def backlog(self) -> int:
+        """Return the rows and decisions that were not worked off yet, and the outcomes not told yet."""
+        return len(self._queue) + self._joiner.held + len(self._known)
 
     def row(self, symbol: str, ts: int, mid: float) -> None:
         """Take a row: its time (ns) and the mid then in force."""
@@ -82,10 +88,11 @@ class LiveOutcomes:
             await asyncio.sleep(PAUSE_S)
             while self.work():
                 await asyncio.sleep(0)
-            for number, joined in enumerate(self._joiner.release()):
-                self._count(joined)
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)
+            self._known.extend(self._joiner.release())
+            while self._known:
+                for _ in range(min(SLICE, len(self._known))):
+                    self._count(self._known.popleft())
+                await asyncio.sleep(0)
 
     async def room(self) -> None:
         """Wait until the queue is half empty: who sends history faster than it can be labelled waits for its reply."""
