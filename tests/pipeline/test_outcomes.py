@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from canary import Bench, bench
-from decisions import RUN, Replayed, count, replay
+from decisions import RUN, Replayed, count, forged, replay
 
 from probatum.core.clock import NS_PER_DAY
 from probatum.core.errors import InconclusiveError
@@ -159,10 +159,11 @@ def test_every_decision_is_in_one_count(made: tuple[Bench, Replayed]) -> None:
     assert sum(found[name] for name in parts) == found["logged"] == frame.height
 
 
-def test_decisions_on_a_recording_are_no_live_ones(made: tuple[Bench, Replayed]) -> None:
-    """On data of class live, decisions made minutes after them are a replay."""
+def test_the_weakest_class_counts(made: tuple[Bench, Replayed]) -> None:
+    """Data of class live make no live outcomes of decisions that no feed vouches for; one replayed row is enough."""
     place, run = made
     datasets = {place.dataset.symbol: replace(place.dataset, provenance=Provenance.LIVE)}
-    assert class_of(run.frame, datasets) is Provenance.LIVE
-    late = run.frame.with_columns(ts=pl.col("ts") + 91_000_000_000)
-    assert class_of(late, datasets) is Provenance.REPLAY
+    assert class_of(run.frame, datasets) is Provenance.SYNTHETIC
+    live = run.frame.with_columns(provenance=pl.lit("live"))
+    assert class_of(live, datasets) is Provenance.LIVE
+    assert class_of(forged(live, 7, "provenance", "replay"), datasets) is Provenance.REPLAY

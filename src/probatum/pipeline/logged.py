@@ -10,17 +10,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from probatum.core.clock import NS_PER_S
 from probatum.core.errors import UnknownNameError
 from probatum.core.verdict import Provenance
 from probatum.market.dataset import Dataset
 from probatum.pipeline.ports import Sources
 
 COLUMNS = (
-    "seq", "ts", "as_of", "since", "symbol", "fingerprint", "champion_outcome", "outcome", "baseline", "champion", "challenger",
+    "seq", "ts", "as_of", "since", "symbol", "fingerprint", "champion_outcome", "outcome", "baseline", "champion", "challenger", "provenance",
 )  # fmt: skip
-LIVE_NS = 90 * NS_PER_S
-"""A decision this much later than its market data was made on a recording."""
 
 
 def encode(frame: pl.DataFrame) -> bytes:
@@ -74,7 +71,6 @@ def load(sources: Sources, inputs: dict[str, Any]) -> dict[str, Dataset]:
 
 
 def class_of(frame: pl.DataFrame, datasets: dict[str, Dataset]) -> Provenance:
-    """Return the class of what is computed from decisions and data: decisions on a recording make it a replay at best."""
-    classes = [dataset.provenance for dataset in datasets.values()]
-    replayed = bool(((frame["as_of"] > 0) & (frame["ts"] - frame["as_of"] > LIVE_NS)).any())
-    return Provenance.weakest([*classes, *([Provenance.REPLAY] if replayed else [])])
+    """Return the class of what is computed from decisions and data: the weakest that the log and the data vouch for."""
+    said = map(Provenance, frame["provenance"].unique())
+    return Provenance.weakest([*(dataset.provenance for dataset in datasets.values()), *said])

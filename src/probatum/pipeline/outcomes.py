@@ -105,7 +105,8 @@ def _rival(sources: Sources, artifact: Artifact, model: str, champion: str | Non
 def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     """Join and judge the stored decisions: scores are recomputed by the artifact, labels from the named datasets."""
     artifact, frame = load_artifact(sources, inputs["artifact"]), logged.decode(sources, inputs["decisions"])
-    counts, rows = _join(artifact, frame, logged.load(sources, inputs))
+    datasets = logged.load(sources, inputs)
+    counts, rows = _join(artifact, frame, datasets)
     rival = inputs["champion"]
     others = {"baseline": rows.frame["baseline"].to_numpy()}
     if rival:
@@ -122,6 +123,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         "checks": rounded(msgspec.to_builtins(judged.checks)),
         "version": artifact.name,
         "target": artifact.target,
+        "provenance": logged.class_of(frame, datasets),
         "logged": frame.height,
         **counts,
         "joined": len(rows.hit),

@@ -85,6 +85,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         "unchecked": reasons.total(),
         "reasons": {name: reasons[name] for name in REASONS},
         "first_mismatch": first and {key: first[key] for key in first if key not in ("place", "rows")},
+        "provenance": logged.class_of(frame, datasets),
         "start": format_utc(int(frame["as_of"].min() or 0)),  # type: ignore[arg-type]
         "end": format_utc(int(frame["as_of"].max() or 0)),  # type: ignore[arg-type]
     }

@@ -22,6 +22,7 @@ JUDGED = {
     "canary_run": "Canary",
     "validation": "Validation",
     "outcomes": "Live outcomes",
+    "alert_history": "Alert history",
 }
 MODEL_KINDS = ("train", *JUDGED, "promote_check")
 
