@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "drill": ("probatum.cli.promote", "drill", "Inject faults into real services and time how soon the share is 0."),
     "lint": ("probatum.cli.promote", "lint", "Find what policies and plans promise and cannot keep."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
+    "outcomes": ("probatum.cli.outcomes", "outcomes", "Judge logged decisions against what then happened."),
+    "skew": ("probatum.cli.outcomes", "skew", "Prove that logged features are what batch computes."),
     "jobs": ("probatum.cli.jobs", "jobs", "List and run what a controller does by the clock."),
     "report": ("probatum.cli.jobs", "report", "Render a day or a week as pages for people."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),

@@ -164,6 +164,10 @@ class _Checker:
         inputs, figures = record.body["inputs"], record.body["figures"]
         if record.kind == "data_import":
             subject, rests_on = inputs["symbol"], [Provenance(figures["provenance"])]
+        elif record.kind == "skew":
+            data = zip(inputs["symbols"], inputs["datasets"], strict=True)
+            rests_on = [*map(self._class_of, data), Provenance(figures["provenance"])]
+            subject = "+".join(inputs["symbols"])
         elif record.kind in _OF_ARTIFACT:
             artifact = load_artifact(self._sources, (figures if record.kind == "train" else inputs)["artifact"])
             data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
@@ -192,7 +196,16 @@ class _Checker:
         return self._classes[dataset]
 
 
-_OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check", "retrain_proposal")
+_OF_ARTIFACT = (
+    "train",
+    "offline_report",
+    "psi_snapshot",
+    "smoke_1k",
+    "outcomes",
+    "alias",
+    "promote_check",
+    "retrain_proposal",
+)
 _OF_DECISIONS = (DAILY, WEEKLY, MATCH)
 _OF_ROLLOUT = ("canary_preflight", "canary_dryrun_observe", "canary_run", "validation")
 
