@@ -72,7 +72,10 @@ KINDS: dict[str, EvidenceKind] = {
     "verification": EvidenceKind("probatum.pipeline.promotion:verification_figures", "verification.json", judges=True),
     "drill": EvidenceKind("probatum.pipeline.drill:figures", "drill.json", judges=True),
     "alert": EvidenceKind("probatum.pipeline.alerts:figures", ""),
+    "retrain_request": EvidenceKind("probatum.pipeline.proposals:request_figures", ""),
     "retrain_proposal": EvidenceKind("probatum.pipeline.proposals:figures", "retrain_proposal.json"),
+    "retrain_data": EvidenceKind("probatum.pipeline.retrain_data:figures", "retrain_data.json", judges=True),
+    "retrain_attempt": EvidenceKind("probatum.pipeline.retrain:figures", "retrain_attempt.json", judges=True),
     "release": EvidenceKind("probatum.pipeline.release:figures", "release.json"),
 }
 
