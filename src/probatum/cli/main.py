@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "drill": ("probatum.cli.promote", "drill", "Inject faults into real services and time how soon the share is 0."),
     "lint": ("probatum.cli.promote", "lint", "Find what policies and plans promise and cannot keep."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
+    "retrain": ("probatum.cli.retrain", "retrain", "Propose, attempt and replay retrainings."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),
 }

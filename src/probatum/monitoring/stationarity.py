@@ -17,7 +17,9 @@ ROWS_MAX = 5_000
 """A longer series is thinned evenly to at most this many rows: a trend or a unit root shows as well, in milliseconds."""
 ROWS_MIN = 100
 _DIGITS = 4  # both statistics come out of least squares, whose last digits belong to the machine
-_PERFECT = -1_000.0  # a statistic beyond this is a series that its own lags foretell, a sine of the time of day: all noise
+_PERFECT = (
+    -1_000.0
+)  # a statistic beyond this is a series that its own lags foretell, a sine of the time of day: all noise
 
 
 class Reading(StrEnum):

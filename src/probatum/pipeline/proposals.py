@@ -66,17 +66,19 @@ def open_proposal(
 ) -> Record:
     """Append ``retrain_proposal`` for a model (digest) because of a record, or return the one that stands already.
 
-    While a proposal of the same model is open, or its challenger on trial, there is no second, and one piece of evidence
-    asks but once, whatever became of its proposal. Raises IntegrityError where the model is not there.
+    While a proposal of the same model is open, or its challenger on trial, there is no second; after an exhausted one only
+    a person may ask again, for a machine would spend alpha after alpha. One piece of evidence asks but once, whatever
+    became of its proposal. Raises IntegrityError where the model is not there.
     """
     if trigger not in get_args(Trigger):
         raise ParameterError("trigger", f"one of {', '.join(get_args(Trigger))}", trigger)
     artifact = load_artifact(sources, model)
+    unsettled = (OPEN, "on trial") if trigger == "asked" else (OPEN, "on trial", "exhausted")
 
     def standing(records: list[Record]) -> Record | None:
         same = [item for item in proposals(ledger.records()) if item.model == model and item.record in records]
         asked = [item.record for item in same if item.record.body["inputs"]["because"] == evidence.hash]
-        still = [item.record for item in same if item.state in (OPEN, "on trial")]
+        still = [item.record for item in same[-1:] if item.state in unsettled]
         return next(iter([*asked, *still]), None)
 
     return prove_once(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from probatum.models.artifact import Artifact
 from probatum.pipeline.ports import Record
@@ -81,7 +80,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else _plain(str(value)).replace("|", "\\|")
+    return (
+        "–" if value is None else f"{value:.4g}" if isinstance(value, float) else _plain(str(value)).replace("|", "\\|")
+    )
 
 
 def _plain(text: str) -> str:
