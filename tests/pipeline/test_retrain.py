@@ -67,16 +67,35 @@ def _incumbent() -> tuple[str, MemorySources]:
     return train(sources.ledger, sources, seed).digest, sources
 
 
-def opened() -> tuple[MemorySources, str]:
-    """Return sources with a champion and an open proposal."""
-    model, known = _incumbent()
+def copied(known: MemorySources) -> MemorySources:
     sources = MemorySources([days(14)])
     sources.blobs._data.update(known.blobs._data)
     for record in known.ledger.records():
         sources.ledger.append(record.kind, record.subject, record.provenance, record.body)
+    return sources
+
+
+def opened() -> tuple[MemorySources, str]:
+    """Return sources with a champion and an open proposal."""
+    model, known = _incumbent()
+    sources = copied(known)
     move_alias(sources.ledger, sources, "champion", model)
     ask(sources.ledger, sources, model=model, reason="a test", now_ns=0)
     return sources, model
+
+
+@cache
+def _tried() -> tuple[MemorySources, str]:
+    sources, model = opened()
+    attempt(sources)
+    return sources, model
+
+
+def tried() -> tuple[MemorySources, str, Record]:
+    """Return sources with a champion and one attempt, and that attempt."""
+    known, model = _tried()
+    sources = copied(known)
+    return sources, model, next(sources.ledger.records(kind="retrain_attempt"))
 
 
 def attempt(sources: MemorySources, **options: Any) -> retrain.Outcome:
@@ -190,11 +209,9 @@ def test_drift_asks_only_for_a_model_in_place_and_only_where_there_is_some() -> 
 
 def test_an_attempt_that_passes_makes_a_challenger_and_leaves_the_champion() -> None:
     """Both candidates are gated at the shared alpha, the best on validation is chosen, all of it verifies; again is nothing new."""
-    sources, model = opened()
-    outcome = attempt(sources)
-    assert outcome.attempt is not None
-    found = outcome.attempt.body["figures"]
-    assert (outcome.verdict, found["number"], found["alpha"]) == ("PASS", 1, round(ALPHA / RETRAIN_ATTEMPTS_MAX, 10))
+    sources, model, made = tried()
+    found = made.body["figures"]
+    assert (found["verdict"], found["number"], found["alpha"]) == ("PASS", 1, round(ALPHA / RETRAIN_ATTEMPTS_MAX, 10))
     best = max(found["candidates"], key=lambda item: item["validate_auc"])
     assert [item["artifact"] for item in found["candidates"] if item["chosen"]] == [best["artifact"]]
     assert {r.body["inputs"]["alpha"] for r in sources.ledger.records(kind="offline_report")} == {ALPHA_EACH}
@@ -202,16 +219,14 @@ def test_an_attempt_that_passes_makes_a_challenger_and_leaves_the_champion() -> 
     (proposal,) = proposals(sources.ledger.records())
     assert proposal.state == "on trial"
     head = sources.ledger.head()
-    assert run_retrain(sources.ledger, sources, proposal).attempt == outcome.attempt
+    assert run_retrain(sources.ledger, sources, proposal).attempt == made
     assert sources.ledger.head() == head
     assert verify(sources.ledger, sources).findings == ()
 
 
 def test_the_timeline_is_the_plans_forecast() -> None:
     """The canary ends when the stored plan expects it, validation after the policy's own spans."""
-    sources, _ = opened()
-    record = attempt(sources).attempt
-    assert record is not None
+    sources, _, record = tried()
     plan = read_plan(sources, record.body["inputs"]["rollout_plan"])
     steps = timeline(plan, 0, passed=True)
     assert steps[0]["end"] == "1970-01-02T10:32:00Z"
@@ -232,9 +247,7 @@ def test_too_little_data_spend_no_alpha() -> None:
 
 def test_judging_again_is_no_laxer() -> None:
     """A gate by hand of a retrained artifact is held to its attempt's alpha: it returns the same record."""
-    sources, _ = opened()
-    record = attempt(sources).attempt
-    assert record is not None
+    sources, _, record = tried()
     digest, champion = record.body["inputs"]["artifact"], None
     by_hand = run_gate(sources.ledger, sources, digest, champion=champion)
     assert by_hand.body["inputs"]["alpha"] == ALPHA_EACH
@@ -269,9 +282,7 @@ def test_when_all_attempts_are_made_only_a_person_asks_again() -> None:
 
 def test_forged_attempts_do_not_verify() -> None:
     """A lax gate, another candidate than the best, one attempt too many, and a record that is not there are named."""
-    sources, _ = opened()
-    record = attempt(sources).attempt
-    assert record is not None
+    sources, _, record = tried()
     inputs = record.body["inputs"]
     worse = next(c["artifact"] for c in record.body["figures"]["candidates"] if not c["chosen"])
     gate = next(
