@@ -124,9 +124,9 @@ def test_the_challenger_goes_through_shadow_and_canary_and_what_remains_is_liste
         if kind not in newest or newest[kind].body["figures"]["verdict"] != "PASS":
             left.add(blocker)
     levels = next(c for c in newest["offline_report"].body["figures"]["checks"] if c["name"] == "level_features")
-    outcomes = [c for c in canary["figures"]["checks"] if c["name"] == "outcome_not_worse"]
+    (outcome,) = [c for c in canary["figures"]["checks"] if c["name"] == "outcome"]
     left |= {"level_features"} if levels["verdict"] != "PASS" else set()
-    left |= {"outcome"} if not outcomes or any(c["verdict"] != "PASS" for c in outcomes) else set()
+    left |= {"outcome"} if outcome["upper"] >= outcome["bound"] else set()
     left |= {"provenance_live"} if any(r.provenance != "live" for r in records) else set()
     assert set(said["blockers"]) == left
 
@@ -170,7 +170,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     Workspace(tmp_path).datasets.save(toy_dataset(days=13))
     bars = tmp_path / "TOY.csv"
     bars.write_text("open_time,open,high,low,close,volume\n2024-01-01 00:00:00,1,1,1,1,1\n")
-    replay = ("replay", "--data", str(bars), "--format", "binance-klines")
+    replay = ("replay", "--data", str(bars), "--format", "binance-klines", "--symbol", "TOY")
     cases: tuple[tuple[tuple[str, ...], type[Exception], str], ...] = (
         (("run",), BlockedError, "no retrain proposal is open"),
         (("run", "nobody"), BlockedError, "no proposal nobody"),

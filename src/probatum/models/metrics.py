@@ -68,9 +68,9 @@ def curves(ranked: Ranked, weights: Floats) -> tuple[Floats, Floats]:
 def auc_of(rows: Floats, positives: Floats) -> Floats:
     """Return the probability that a positive outranks a negative (ties half), float64[r]; NaN without both classes."""
     negatives = rows - positives
-    steps = np.diff(negatives, axis=1, prepend=0.0)
-    wins = (steps * (positives - np.diff(positives, axis=1, prepend=0.0) / 2.0)).sum(axis=1)
-    return _ratio(wins, positives[:, -1] * negatives[:, -1])
+    heights = positives[:, 1:] + positives[:, :-1]
+    twice = negatives[:, 0] * positives[:, 0] + np.einsum("ij,ij->i", np.diff(negatives, axis=1), heights)
+    return _ratio(twice / 2.0, positives[:, -1] * negatives[:, -1])
 
 
 def precision_of(rows: Floats, positives: Floats, share: float = TOP_SHARE) -> Floats:
