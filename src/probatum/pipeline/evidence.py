@@ -16,6 +16,14 @@ GENESIS = "0" * 64
 Derive = Callable[[dict[str, Any], Sources], dict[str, Any]]
 
 
+def proven(
+    sources: Sources, *, kind: str, subject: str, provenance: Provenance, inputs: dict[str, Any], derive: Derive
+) -> Entry:
+    """Return what :func:`prove` appends, for who appends several claims in one transaction."""
+    seen = parse_json(canonical_json(inputs))
+    return Entry(kind, subject, provenance, {"inputs": seen, "figures": derive(seen, sources)})
+
+
 def prove(
     ledger: Ledger,
     sources: Sources,
@@ -31,8 +39,8 @@ def prove(
     ``derive`` sees the inputs as they will be read back (tuples are lists, 1.0 is 1), so a verifier who calls it again
     with the record's inputs gets the same figures. Raises ParameterError where an input or figure is not JSON-safe.
     """
-    seen = parse_json(canonical_json(inputs))
-    return ledger.append(kind, subject, provenance, {"inputs": seen, "figures": derive(seen, sources)})
+    entry = proven(sources, kind=kind, subject=subject, provenance=provenance, inputs=inputs, derive=derive)
+    return ledger.append(entry.kind, entry.subject, entry.provenance, entry.body)
 
 
 def prove_once(
