@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "skew": ("probatum.cli.outcomes", "skew", "Prove that logged features are what batch computes."),
     "jobs": ("probatum.cli.jobs", "jobs", "List and run what a controller does by the clock."),
     "report": ("probatum.cli.jobs", "report", "Render a day or a week as pages for people."),
+    "retrain": ("probatum.cli.retrain", "retrain", "Propose, attempt and replay retrainings."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
     "doctor": ("probatum.cli.doctor", "doctor", "Check that this machine has what is needed."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),

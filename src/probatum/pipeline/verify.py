@@ -197,14 +197,8 @@ class _Checker:
 
 
 _OF_ARTIFACT = (
-    "train",
-    "offline_report",
-    "psi_snapshot",
-    "smoke_1k",
-    "outcomes",
-    "alias",
-    "promote_check",
-    "retrain_proposal",
+    *("train", "offline_report", "psi_snapshot", "smoke_1k", "outcomes", "alias", "promote_check"),
+    *("retrain_request", "retrain_proposal", "retrain_data", "retrain_attempt"),
 )
 _OF_DECISIONS = (DAILY, WEEKLY, MATCH)
 _OF_ROLLOUT = ("canary_preflight", "canary_dryrun_observe", "canary_run", "validation")
@@ -299,7 +293,8 @@ def _check_files(
     except ProbatumError as error:
         yield _finding("evidence/ml", error)
         return
-    rendered_elsewhere = {name for name in RENDERED if version != __version__}
+    made = {name for name in expected.keys() | files.keys() if name.rsplit("/", 1)[-1] in RENDERED}
+    rendered_elsewhere = made if version != __version__ else set[str]()
     if rendered_elsewhere:
         notes.append(f"rendered by version {version}, not compared: {', '.join(sorted(rendered_elsewhere))}")
     strangers = sorted(name for name in files.keys() - expected.keys() if not is_export_name(name))
