@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -25,7 +26,7 @@ from probatum.models.scoring import compile_scorer, score_rows
 from probatum.models.trainer import Trainer, get_trainer, library_versions
 from probatum.monitoring.psi import SCORE, freeze
 from probatum.pipeline.evidence import prove
-from probatum.pipeline.ports import Ledger, Progress, Record, Sources
+from probatum.pipeline.ports import Ledger, Mapper, OneProcess, Progress, Record, Sources
 
 FOLDS = 5
 SEED = 7
@@ -84,6 +85,40 @@ def train(ledger: Ledger, sources: Sources, plan: TrainingPlan, progress: Progre
 
     Raises DataError for unexplained gaps or too few rows, ParameterError for a shuffled split.
     """
+    return _stored(ledger, sources, fit(sources, plan, progress))
+
+
+def train_each(
+    ledger: Ledger,
+    sources: Sources,
+    plan: TrainingPlan,
+    mapper: Mapper | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Trained]:
+    """Train one model of each symbol, wherever the mapper does it, and append them in the order of the symbols.
+
+    Their names end in the symbol. What stands in the ledger is the same, byte for byte, whatever the mapper.
+    """
+    plans = [
+        msgspec.structs.replace(plan, symbols=(symbol,), name=f"{plan.subject}-{symbol}")
+        for symbol in sorted(plan.symbols)
+    ]
+    for done, fitted in enumerate((mapper or OneProcess()).map(partial(fit, sources), plans), 1):
+        if progress is not None:
+            progress.step(f"train {plan.subject}", done, len(plans))
+        yield _stored(ledger, sources, fitted)
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """Hold an artifact that is not stored yet, with the inputs that give it."""
+
+    inputs: dict[str, Any]
+    artifact: Artifact
+    warnings: tuple[str, ...]
+
+
+def fit(sources: Sources, plan: TrainingPlan, progress: Progress | None = None) -> Fitted:
+    """Train as :func:`train` does, and store nothing: the part that another process can do."""
     datasets = [sources.datasets.load(symbol) for symbol in sorted(plan.symbols)]
     target = parse_target(plan.target)
     inputs = {
@@ -96,7 +131,13 @@ def train(ledger: Ledger, sources: Sources, plan: TrainingPlan, progress: Progre
         "embargo_s": embargo_ns_of(target) // NS_PER_S,
         "versions": library_versions(),
     }
-    artifact, warnings = fit_artifact(parse_json(canonical_json(inputs)), datasets, progress)
+    inputs = parse_json(canonical_json(inputs))
+    artifact, warnings = fit_artifact(inputs, datasets, progress)
+    return Fitted(inputs, artifact, tuple(warnings))
+
+
+def _stored(ledger: Ledger, sources: Sources, fitted: Fitted) -> Trained:
+    artifact = fitted.artifact
     digest = sources.blobs.put("artifact", artifact.to_bytes())
     record = prove(
         ledger,
@@ -104,10 +145,10 @@ def train(ledger: Ledger, sources: Sources, plan: TrainingPlan, progress: Progre
         kind="train",
         subject=artifact.name,
         provenance=artifact.data.provenance,
-        inputs=inputs,
-        derive=lambda _inputs, _sources: _figures(artifact, warnings),
+        inputs=fitted.inputs,
+        derive=lambda _inputs, _sources: _figures(artifact, fitted.warnings),
     )
-    return Trained(artifact, digest, record, tuple(warnings))
+    return Trained(artifact, digest, record, fitted.warnings)
 
 
 def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
