@@ -52,7 +52,10 @@ def controller(
 
     def source_of(plan: Plan) -> Source:
         if prometheus is not None:
-            return PrometheusSource(prometheus, space.clock, window_s=plan.ladder.stale_s)
+            ladder = plan.ladder
+            return PrometheusSource(
+                prometheus, space.clock, window_s=ladder.stale_s, gone_s=ladder.source_deadline_s + ladder.poll_s
+            )
         return ScrapeSource(executors, engines, space.clock)
 
     loop = Controller(
