@@ -132,6 +132,7 @@ def test_a_replica_that_is_gone_keeps_what_was_last_scraped(tmp_path: Path) -> N
         first.finish("error", 2)
         time.sleep(1)  # scraped, and read by nobody
         first.stop()
+        time.sleep(1)
         bench.until(lambda reading: "not reached" in reading.problem)
         server.drop(first.url)
         second.finish("ok", 1)
