@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.mlflow import fetch, publish
 from probatum.cli.scale import engine_options, mapper_of
 from probatum.cli.workspace import Workspace
 from probatum.core.clock import NS_PER_MINUTE, NS_PER_MS, NS_PER_S
@@ -151,12 +152,13 @@ def gate(model: str, champion: str, cost_bp: float | None, workspace: Path, outp
 
 @click.group()
 def models() -> None:
-    """List versions and move aliases.
+    """List versions, move aliases, publish in MLflow and fetch from there.
 
     \b
     Examples:
       probatum models ls
       probatum models alias challenger robust-large_move-60s-logistic
+      probatum models publish champion --mlflow http://127.0.0.1:5000 --as btc
     """
 
 
@@ -265,6 +267,10 @@ def alias(alias: str, model: str, workspace: Path, output: str) -> None:
         return
     for name, digest in record.body["figures"]["aliases"].items():
         click.echo(f"{name} is {digest[:12]} (record {record.seq})")
+
+
+for _command in (publish, fetch):
+    models.add_command(_command)
 
 
 def parse_grid(text: str | None) -> int | None:
