@@ -151,6 +151,8 @@ def test_an_error_comes_back_as_itself_at_its_place(mapper: DaskMapper) -> None:
     with pytest.raises(DataError, match=r"a.csv, row 3, field close: price is negative \(got -1.0\)") as caught:
         next(found)
     assert caught.value.fields["row"] == 3
+    with pytest.raises(FileNotFoundError, match="gone"):
+        list(mapper.map(partial(raises, FileNotFoundError("gone")), [1]))
     with pytest.raises(UnknownNameError, match="unknown dataset 'NONE'; known: A, B"):
         list(mapper.map(partial(raises, UnknownNameError("dataset", "NONE", ["A", "B"])), [1]))
 

@@ -39,14 +39,21 @@ class DaskMapper:
         waiting = self._client.map(function, list(keys), pure=False)[::-1]
         try:
             while waiting:
-                yield waiting.pop().result()  # what was handed over is freed on its worker
-        except distributed.KilledWorker as error:
-            raise ClusterError(f"a piece of work ended every worker that took it: {error}") from None
-        except (CancelledError, OSError, TimeoutError) as error:
-            raise ClusterError(f"the Dask cluster does not answer any more: {error}") from None
+                yield _result(waiting.pop())  # what was handed over is freed on its worker
         finally:
             if waiting:
                 self._client.cancel(waiting, force=True)
+
+
+def _result(future: Any) -> Any:
+    try:
+        return future.result()
+    except distributed.KilledWorker as error:
+        raise ClusterError(f"a piece of work ended every worker that took it: {error}") from None
+    except (CancelledError, OSError, TimeoutError) as error:
+        if future.status == "error":  # the function's own
+            raise
+        raise ClusterError(f"the Dask cluster does not answer any more: {error}") from None
 
 
 @contextmanager

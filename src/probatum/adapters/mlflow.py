@@ -83,7 +83,7 @@ class MlflowRegistry:
             find = self._mlflow.get_model_version_by_alias if at else self._mlflow.get_model_version
             found = find(name, alias)
             digest = found.tags.get(DIGEST)
-            if not digest:
+            if not (digest and found.run_id):
                 raise IntegrityError(reference, "not an artifact that probatum published: it has no digest")
             data = self._download(found.run_id)
         parse_artifact(data, expected_digest=digest, place=reference)
