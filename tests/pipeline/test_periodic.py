@@ -103,6 +103,17 @@ def test_counts_are_those_that_executors_expose() -> None:
     assert found["shadow_mismatches"] == sum(item.get("mismatches", False) for item in told)
 
 
+def test_an_hour_is_read_once() -> None:
+    """A week is read a day at a time, an hour later only that hour; another process cuts the same pieces."""
+    log = MemoryDecisions(logged(MONDAY, 8 * 24))
+    hours, week = Hours(log, MemoryBlobs()), (MONDAY, MONDAY + 7 * NS_PER_DAY)
+    pieces = hours.cut(*week)
+    assert (len(pieces), log.reads) == (168, 7)
+    later = hours.cut(*(end + NS_PER_HOUR for end in week))
+    assert (later[:-1], log.reads) == (pieces[1:], 8)
+    assert Hours(log, MemoryBlobs()).cut(*week) == pieces
+
+
 def test_no_traffic_is_not_zero() -> None:
     """Without decisions rates are null in JSON and N/A in CSV, the status is not healthy, and nothing is eligible."""
     sources, found = report(logged(MONDAY, 1).clear())
