@@ -45,7 +45,7 @@ def test_run_ls_report(tmp_path: Path) -> None:
     assert {row["slot"] for row in called(space, "jobs", "ls")} == {None}
     for name in JOBS:
         (ran,) = called(space, "jobs", "run", name, "--slot", "now")
-        assert ran["records"]
+        assert ran["records"] or name == RETRAIN  # which asks where there is a champion
         assert called(space, "jobs", "run", name, "--slot", ran["slot"]) == []
     assert {row["outcome"] for row in called(space, "jobs", "ls")} == {"done"}
     date = format_utc(space.clock.now_ns() - NS_PER_DAY)[:10]
