@@ -115,6 +115,7 @@ def build(
     from probatum.adapters.decision_log import ParquetDecisionLog
     from probatum.core.clock import NS_PER_S, SystemClock
     from probatum.core.verdict import Provenance
+    from probatum.features.labels import parse_target
     from probatum.features.sets import get_feature_set
     from probatum.features.state import FeatureState
     from probatum.models.artifact import FeatureSpec
@@ -126,6 +127,7 @@ def build(
     from probatum.services.executor.caller import Caller
     from probatum.services.executor.client import EngineClient
     from probatum.services.executor.decide import Executor, ExecutorSettings
+    from probatum.services.executor.outcomes import LiveOutcomes
     from probatum.services.executor.run import RunMeter
     from probatum.services.executor.shadow import NoLog, Shadow, ShadowSettings
     from probatum.services.telemetry import metrics
@@ -142,9 +144,11 @@ def build(
         from probatum.cli.workspace import Workspace
 
         source = Workspace(workspace).follower()
-    served, target = _served(workspace, model, artifact) or (
+    served, target, grid_ns, digest = _served(workspace, model, artifact) or (
         get_feature_set(feature_set, frozenset(has) if has else None),
         target,
+        None,
+        "",
     )
     clock, now_ns, registry, settings = SystemClock(), time.monotonic_ns, Registry(), ShadowSettings()
     registry.gauge(metrics.PROCESS_START).set(clock.now_ns() / NS_PER_S)
@@ -161,7 +165,10 @@ def build(
         )
 
     # What comes in over HTTP may come from anywhere: no feed vouches for it.
-    meter = RunMeter(NoLog() if decision_log is None else decision_log, registry, Provenance.SYNTHETIC)
+    outcomes = LiveOutcomes(parse_target(target), grid_ns, registry)
+    meter = RunMeter(
+        NoLog() if decision_log is None else decision_log, registry, Provenance.SYNTHETIC, outcomes, digest
+    )
     shadow = Shadow(caller(engine, 64 if delivery == "await" else 4), settings, now_ns, meter, registry)
     app = Executor(
         served,
@@ -175,6 +182,7 @@ def build(
         settings=ExecutorSettings(delivery=delivery, stale_ms=max(1, round(stale_s * 1000))),
         champion=caller(champion, 64) if champion else None,
         new_state=new_state,
+        outcomes=outcomes,
     )
     meter.follow(lambda: app.lease.read()[0])
     timeout_ms = settings.await_ms if delivery == "await" else settings.mirror_ms
@@ -188,7 +196,10 @@ def build(
     return ExecutorApp(app, registry, shown, decision_log)
 
 
-def _served(workspace: Path, model: str | None, artifact: Path | None) -> tuple[FeatureSet, str] | None:
+def _served(
+    workspace: Path, model: str | None, artifact: Path | None
+) -> tuple[FeatureSet, str, int | None, str] | None:
+    """Return feature set, target, grid and digest of the model that was named, if one was."""
     from probatum.cli.engine import file_source, workspace_source
     from probatum.models.artifact import parse_artifact, served_set
 
@@ -198,4 +209,4 @@ def _served(workspace: Path, model: str | None, artifact: Path | None) -> tuple[
     digest, data = load(model or "")
     place = f"artifact {digest[:12]}"
     found = parse_artifact(data, expected_digest=digest, place=place)
-    return served_set(found.features, place), found.target
+    return served_set(found.features, place), found.target, found.grid_ns, digest

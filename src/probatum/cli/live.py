@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probatum.cli.common import output_option, print_json, print_table, workspace_option
-from probatum.core.errors import AbortedError, BlockedError, ConfirmationError, InconclusiveError, UnknownNameError
+from probatum.cli.common import F, output_option, print_json, print_table, workspace_option
+from probatum.core.errors import (
+    AbortedError,
+    ConfirmationError,
+    InconclusiveError,
+    ParameterError,
+)
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.alerts import AlertHistory
+    from probatum.pipeline.ports import Decisions
+    from probatum.pipeline.ports import Record as LedgerRecord
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
-    from probatum.rollout.events import Event
 
 WATCH_S = 1.0
 
@@ -28,24 +35,48 @@ _reason = click.option("--reason", default="", help="Why; it stands in the recor
 
 def open_rollout(space: Workspace, name: str | None) -> Rollout:
     """Return the live rollout of a name, or the newest one; UnknownNameError lists the known."""
-    from probatum.pipeline.rollout import Rollout, rollout_names
+    from probatum.pipeline import operate
 
-    known = rollout_names(space.ledger)
-    if not known or (name is not None and name not in known):
-        raise UnknownNameError("rollout", name or "", known)
-    return Rollout(space.ledger, space, name or known[-1], controls=True)
+    return operate.open_rollout(space.ledger, space, name)
 
 
-def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) -> LedgerEffects:
-    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``."""
+def prometheus_option(*, required: bool = False) -> Callable[[F], F]:
+    """Add ``--prometheus``: where alert histories come from."""
+    text = "URL of the Prometheus that scrapes executors and engines and evaluates the alert rules."
+    return click.option("--prometheus", envvar="PROBATUM_PROMETHEUS", show_envvar=True, required=required, help=text)
+
+
+def live_effects(
+    space: Workspace,
+    tell: Callable[[str], None],
+    *,
+    tree: SourceTree | None = None,
+    prometheus: str | None = None,
+    decisions: Decisions | None = None,
+    photograph: Callable[[str, LedgerRecord], None] = lambda rollout, event: None,  # noqa: ARG005
+) -> LedgerEffects:
+    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``.
+
+    ``decisions`` are the workspace's, where not given; without ``prometheus`` a run has no alert history. At the end of each
+    phase ``photograph`` is asked for a picture, of a rollout's name and the record that ended it.
+    """
     from probatum.core.clock import parse_utc
+    from probatum.pipeline.beside import look_beside
     from probatum.pipeline.canary import prove_run
     from probatum.pipeline.release import tag_source
     from probatum.pipeline.rollout import LedgerEffects
     from probatum.rollout.events import Record
 
+    history: AlertHistory | None = None
+    if prometheus is not None:
+        from probatum.adapters.alerts import PrometheusAlerts
+
+        history = PrometheusAlerts(prometheus)
+
     def prove(rollout: Rollout, effect: Record) -> None:
-        prove_run(rollout, effect)
+        if effect.kind == "phase" and rollout.head is not None:
+            photograph(rollout.name, rollout.head)
+        prove_run(rollout, effect, beside=lambda: look_beside(rollout, decisions or space.decisions, history))
 
     def tag(rollout: Rollout, kind: str) -> None:
         now_ns = parse_utc(rollout.head.ts) if rollout.head else 0
@@ -53,6 +84,15 @@ def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) ->
         tell(f"tagged {found['tag']}" if found["tagged"] else f"{found['tag']} not tagged: {found['reason']}")
 
     return LedgerEffects(prove_run=prove, tag_source=tag, tell=tell)
+
+
+def open_tree(repo: Path | None) -> SourceTree | None:
+    """Return the git work tree to tag, where one was given; ParameterError where it is none."""
+    from probatum.adapters.worktree import GitTree
+
+    if repo is not None and not repo.is_dir():
+        raise ParameterError("repo", "a folder inside a git work tree", str(repo))
+    return None if repo is None else GitTree(repo)
 
 
 @click.command()
@@ -73,20 +113,15 @@ def start(
       probatum canary start --approver ada --phrase "ONAY: …"
     """
     from probatum.cli.workspace import Workspace
-    from probatum.rollout.confirm import build_phrase
-    from probatum.rollout.events import Confirmed
-    from probatum.rollout.machine import Stage, check_confirmation, required_permission
+    from probatum.pipeline.operate import confirm, needed_phrase
 
     space = Workspace(workspace)
     rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
-    if rollout.state.stage not in (Stage.AWAITING_CONFIRMATION, Stage.HOLDING):
-        raise BlockedError(f"{rollout.name} is {rollout.state.stage.value}: nothing awaits a confirmation")
+    needed = needed_phrase(rollout, now_ns, last=last)
     if phrase is None or approver is None:
-        needed = build_phrase(required_permission(rollout.plan, rollout.state, now_ns, last=last))
         raise ConfirmationError(f"confirmation required (--approver NAME --phrase '{needed}')", phrase=needed)
-    event = Confirmed(now_ns, phrase, approver)
-    check_confirmation(rollout.plan, rollout.state, event)
-    _apply(rollout, event, output)
+    confirm(rollout, phrase, approver, now_ns)
+    _finish(space, rollout, output)
 
 
 @click.command()
@@ -124,44 +159,37 @@ def status(name: str | None, watch: bool, workspace: Path, output: str) -> None:
         raise InconclusiveError(f"{rollout.name} holds: {state.reason}")
 
 
-def _command(verb: str, make: str, text: str, example: str) -> click.Command:
+def _command(verb: str, text: str, example: str) -> click.Command:
     """Return a command that appends one event of a human's."""
 
     @click.command(verb, help=f"{text}\n\n\b\nExamples:\n  probatum canary {verb}\n  probatum canary {verb} {example}")
     @_name
     @_by
     @_reason
+    @prometheus_option()
     @workspace_option
     @output_option
-    def command(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
+    def command(name: str | None, by: str, reason: str, prometheus: str | None, workspace: Path, output: str) -> None:
         from probatum.cli.workspace import Workspace
-        from probatum.rollout import events
+        from probatum.pipeline.operate import act, stop_now
 
         space = Workspace(workspace)
         if verb == "abort":
-            name = _stop_now(space, name)
-        _apply(open_rollout(space, name), getattr(events, make)(space.clock.now_ns(), by, reason), output)
+            name = stop_now(space.ledger, name)
+        rollout = open_rollout(space, name)
+        act(rollout, verb, now_ns=space.clock.now_ns(), by=by, reason=reason)
+        _finish(space, rollout, output, prometheus)
 
     return command
 
 
-def _stop_now(space: Workspace, name: str | None) -> str | None:
-    """Put share 0 before the executors at once: the replay of a long rollout takes seconds, and its event comes after."""
-    import msgspec
-
-    from probatum.pipeline.control import KIND, publish, read_document
-
-    found = list(space.ledger.records(kind=KIND, subject=name))
-    if found and (document := read_document(found[-1])).share > 0.0:
-        stopped = msgspec.structs.replace(document, share=0.0)
-        publish(space.ledger, stopped, subject=found[-1].subject, provenance=found[-1].provenance)
-    return name or (found[-1].subject if found else None)
-
-
-pause = _command("pause", "Paused", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
-resume = _command("resume", "Resumed", "Let a paused or holding rollout go on.", "--by ada")
-abort = _command(
-    "abort", "Aborted", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
+pause = _command("pause", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
+resume = _command("resume", "Let a paused or holding rollout go on.", "--by ada")
+abort = _command("abort", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"')
+validate = _command(
+    "validate",
+    "Watch a completed canary or exposure over fresh data, for as long as its policy says; the controller judges it.",
+    "--by ada && probatum canary status -w",
 )
 
 
@@ -185,20 +213,20 @@ def retry(name: str | None, workspace: Path, output: str) -> None:
     _print(rollout, output)
 
 
-LIVE = (start, status, pause, resume, abort, retry)
+LIVE = (start, status, pause, resume, abort, validate, retry)
 """What the group ``canary`` adds."""
 
 
-def _apply(rollout: Rollout, event: Event, output: str) -> None:
-    from probatum.pipeline.rollout import accept, carry_out
+def _finish(space: Workspace, rollout: Rollout, output: str, prometheus: str | None = None) -> None:
+    """The share is in the ledger by now; carry out what takes longer, and show where the rollout stands."""
+    from probatum.pipeline.rollout import carry_out
 
-    accept(rollout.apply(event))  # the share is in the ledger now; what takes longer comes after
-    carry_out(rollout, live_effects(lambda text: click.echo(text, err=True)))
+    carry_out(rollout, live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus))
     _print(rollout, output)
 
 
 def _print(rollout: Rollout, output: str) -> None:
-    from probatum.services.controller.loop import summary
+    from probatum.pipeline.standing import summary
 
     found: dict[str, Any] = summary(rollout)
     if output == "json":

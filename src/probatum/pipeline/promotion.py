@@ -1,13 +1,12 @@
 """Say what stands between a model and promotion, from the records in the ledger alone, and promote where nothing does.
 
-Kinds: ``promote_check`` (the gate), and what people and tools contribute to it: ``review``, ``waiver``, ``alert_history`` and
-``verification``.
+Kinds: ``promote_check`` (the gate), and what people and tools contribute to it: ``review``, ``waiver`` and ``verification``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -31,14 +30,6 @@ ANY_MODEL = ("drill", "verification")
 
 LATER = frozenset({"validation", "alerts", "review", "evidence_verified", "drill"})
 """Requirements that can only be met after a canary: they stop a promotion, not a release candidate."""
-
-
-class AlertHistory(Protocol):
-    """Where alerts of enforced criteria are looked up."""
-
-    def read(self, window_s: int, now_ns: int) -> dict[str, Any]:
-        """Return {"critical", "warning": counts, "window_s", "source", "raw"} of the window that ends now."""
-        ...
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------
@@ -79,7 +70,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         raise IntegrityError(GATE, f"names a record that the ledger does not hold: {missing[0][:12]}…")
     policy = msgspec.convert(inputs["policy"], Policy)
     proofs = [proof for name in named for proof in proofs_of(found[name], inputs["artifact"])]
-    waivers = [_waiver(found[name]) for name in inputs["waivers"]]
+    waivers = [waiver_of(found[name]) for name in inputs["waivers"]]
     blockers = find_blockers(
         inputs["artifact"], proofs, policy, parse_utc(inputs["now"]), asked_by=inputs["asked_by"], waivers=waivers
     )
@@ -115,7 +106,8 @@ def proofs_of(record: Record, model: str) -> Iterator[Proof]:
             yield proof("validation", verdict, figures={"seconds": found["validation_s"]})
         case "alert_history":
             numbers = {name: float(found[name]) for name in ("critical", "warning", "window_s")}
-            yield proof("alerts", verdict, figures=numbers)
+            measured = Verdict.ERROR if found["problem"] else Verdict.PASS  # how many are too many says the policy
+            yield proof("alerts", measured, figures=numbers)
         case "review":
             yield proof("review", verdict, by=inputs["by"])
         case "drill":
@@ -258,22 +250,9 @@ def waiver_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]: 
     return {"blocker": waiver.blocker, "by": waiver.by, "stands_s": (waiver.expires_ts - waiver.ts) / 1e9}
 
 
-def record_alerts(
-    ledger: Ledger, sources: Sources, model: str, history: AlertHistory, window_s: int, now_ns: int
-) -> Record:
-    """Append ``alert_history``: what alerts of enforced criteria fired in the window."""
-    inputs = {"artifact": model, **history.read(window_s, now_ns)}
-    return _append(ledger, sources, "alert_history", model, inputs, alert_figures)
-
-
-def alert_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:  # noqa: ARG001
-    """Return the counts of alerts; limits are the policy's and are applied by the gate."""
-    return {name: inputs[name] for name in ("critical", "warning", "window_s")}
-
-
-def record_verification(ledger: Ledger, sources: Sources, findings: Collection[object]) -> Record:
-    """Append ``verification``: the whole chain was recomputed up to its head, with this many findings."""
-    inputs = {"head": ledger.head(), "findings": len(findings)}
+def record_verification(ledger: Ledger, sources: Sources, findings: Collection[object], *, by: str = "") -> Record:
+    """Append ``verification``: the whole chain was recomputed up to its head, with this many findings, as ``by`` asked."""
+    inputs = {"head": ledger.head(), "findings": len(findings), **({"by": by} if by else {})}
     return prove(
         ledger, sources, kind="verification", subject="chain", provenance=_class_of(ledger.records()), inputs=inputs,
         derive=verification_figures,
@@ -310,7 +289,8 @@ def _class_of(records: Iterable[Record]) -> Provenance:
     return Provenance.weakest({record.provenance for record in records} or {Provenance.SYNTHETIC})
 
 
-def _waiver(record: Record) -> Waiver:
+def waiver_of(record: Record) -> Waiver:
+    """Return the waiver in a record; ParameterError where it is none that may be given."""
     return _waiver_from(record.body["inputs"], record.hash)
 
 

@@ -18,6 +18,7 @@ from probatum.pipeline.evidence import GENESIS, record_hash
 from probatum.pipeline.export import RENDERED, export, is_export_name
 from probatum.pipeline.green import HEAD_FILE, find_head
 from probatum.pipeline.kinds import KINDS, EvidenceKind, named_blobs
+from probatum.pipeline.periodic import DAILY, MATCH, SUBJECT, WEEKLY
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
 from probatum.pipeline.registry import load_artifact
 
@@ -163,17 +164,24 @@ class _Checker:
         inputs, figures = record.body["inputs"], record.body["figures"]
         if record.kind == "data_import":
             subject, rests_on = inputs["symbol"], [Provenance(figures["provenance"])]
+        elif record.kind == "skew":
+            data = zip(inputs["symbols"], inputs["datasets"], strict=True)
+            rests_on = [*map(self._class_of, data), Provenance(figures["provenance"])]
+            subject = "+".join(inputs["symbols"])
         elif record.kind in _OF_ARTIFACT:
             artifact = load_artifact(self._sources, (figures if record.kind == "train" else inputs)["artifact"])
             data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
             proofs = [self._classes[proof] for proof in inputs.get("proofs", ()) if proof in self._classes]
-            subject, rests_on = artifact.name, [artifact.data.provenance, *map(self._class_of, data), *proofs]
+            logged = [Provenance(figures["provenance"])] if "decisions" in inputs else []
+            subject, rests_on = artifact.name, [artifact.data.provenance, *map(self._class_of, data), *proofs, *logged]
         elif record.kind in _OF_ROLLOUT:
             subject = load_artifact(self._sources, inputs["artifact"]).name
             proofs = [self._classes[proof] for proof in inputs.get("proofs", {}).values() if proof in self._classes]
             rests_on = [*proofs, Provenance(figures.get("provenance") or record.provenance)]
         elif record.kind == "rollout_event":
             subject, rests_on = inputs["rollout"], [Provenance(figures["state"]["provenance"] or record.provenance)]
+        elif record.kind in _OF_DECISIONS:
+            subject, rests_on = SUBJECT, [Provenance(figures["provenance"])]
         else:
             return
         if record.subject != subject:
@@ -188,7 +196,11 @@ class _Checker:
         return self._classes[dataset]
 
 
-_OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check")
+_OF_ARTIFACT = (
+    *("train", "offline_report", "psi_snapshot", "smoke_1k", "outcomes", "alias", "promote_check"),
+    *("retrain_request", "retrain_proposal", "retrain_data", "retrain_attempt"),
+)
+_OF_DECISIONS = (DAILY, WEEKLY, MATCH)
 _OF_ROLLOUT = ("canary_preflight", "canary_dryrun_observe", "canary_run", "validation")
 
 
@@ -281,7 +293,8 @@ def _check_files(
     except ProbatumError as error:
         yield _finding("evidence/ml", error)
         return
-    rendered_elsewhere = {name for name in RENDERED if version != __version__}
+    made = {name for name in expected.keys() | files.keys() if name.rsplit("/", 1)[-1] in RENDERED}
+    rendered_elsewhere = made if version != __version__ else set[str]()
     if rendered_elsewhere:
         notes.append(f"rendered by version {version}, not compared: {', '.join(sorted(rendered_elsewhere))}")
     strangers = sorted(name for name in files.keys() - expected.keys() if not is_export_name(name))
