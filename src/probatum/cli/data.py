@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.record import record, seal
 from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ def data() -> None:
       probatum data import BTCUSDT-1m-2024-01-01.zip --format binance-klines
       probatum data check BTCUSDT
     """
+
+
+data.add_command(record)
+data.add_command(seal)
 
 
 @data.command("import")
