@@ -36,7 +36,9 @@ def looped(messages: Sequence[bytes], times: int) -> list[bytes]:
     found = list(messages)
     decoded = [msgspec.json.decode(item) for item in messages]
     ticks = [item["data"] for item in decoded if kind_of(item)]
-    spans = {name: max(d[name] for d in ticks if name in d) - min(d[name] for d in ticks if name in d) + 1 for name in "utT"}
+    spans = {
+        name: max(d[name] for d in ticks if name in d) - min(d[name] for d in ticks if name in d) + 1 for name in "utT"
+    }
     spans["E"] = spans["T"]
     for _ in range(times - 1):
         for item in ticks:

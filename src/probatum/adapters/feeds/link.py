@@ -34,7 +34,7 @@ async def keep_going(session: Session, settings: LinkSettings, rng: random.Rando
 
     def delivered() -> None:
         nonlocal failures
-        failures = 0
+        failures = 1
 
     while True:
         failures += 1
