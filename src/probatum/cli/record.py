@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from probatum.cli.workspace import Workspace
+    from probatum.core.clock import Clock
     from probatum.monitoring.feed import FeedMonitor, Finding
     from probatum.pipeline.feeding import Intake
     from probatum.pipeline.importing import Imported
@@ -37,14 +38,12 @@ def feed_options(command: Any, *, required: bool = False) -> Any:
     return command
 
 
-def make_feed(
-    space: Workspace, feed: str, symbols: str | None, market: str, url: str | None, rest_url: str | None
-) -> Feed:
+def make_feed(clock: Clock, feed: str, symbols: str | None, market: str, url: str | None, rest_url: str | None) -> Feed:
     """Return the feed that the options name."""
     from probatum.adapters.feeds import open_feed
 
     names = [name.strip() for name in (symbols or "").split(",") if name.strip()]
-    return open_feed(feed, names, clock=space.clock, market=market, url=url, rest_url=rest_url)
+    return open_feed(feed, names, clock=clock, market=market, url=url, rest_url=rest_url)
 
 
 def finding_teller(folder: Path) -> Callable[[Finding], None]:
@@ -89,7 +88,7 @@ def record(
     from probatum.pipeline.feeding import Intake
 
     space = Workspace(workspace)
-    source = make_feed(space, feed, symbols, market, url, rest_url)
+    source = make_feed(space.clock, feed, symbols, market, url, rest_url)
     log, monitor = (
         TickLog(space.root / "recorded", source.name, source.provenance, space.clock),
         FeedMonitor(source.symbols),
@@ -125,9 +124,10 @@ def seal(feed: str | None, workspace: Path, output: str) -> None:
 def seal_symbol(space: Workspace, folder: Path, symbol: str) -> Imported:
     """Import all segments of a symbol as a new version of its dataset."""
     from probatum.adapters.recorder import read_recorded
-    from probatum.cli.data import store_recording
+    from probatum.pipeline.importing import import_recording
 
-    return store_recording(space, read_recorded(folder, symbol))
+    recording = read_recorded(folder, symbol)
+    return import_recording(recording, save=space.datasets.save, ledger=space.ledger, sources=space)
 
 
 def _recorded(folder: Path, wanted: tuple[str, ...] = ()) -> list[str]:

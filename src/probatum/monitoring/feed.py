@@ -85,17 +85,18 @@ class FeedMonitor:
         return state.take(tick, self._found)
 
     def notice(self, notice: Notice) -> None:
-        """Take what the feed says of itself. A lost connection is a hole: what was sent meanwhile is not known."""
-        if notice.cause == "connected":
-            self.connections += 1
-        elif notice.cause == "garbage":
+        """Take what the feed says of itself. Between two connections is a hole: what was sent meanwhile is not known."""
+        if notice.cause == "garbage":
             self.garbage += 1
             self._found("garbage", notice.ts_recv, "", 1, notice.detail)
+            return
+        if notice.cause == "connected":
+            self.connections += 1
         else:
             self.lost += 1
             self._found("lost", notice.ts_recv, "", 1, notice.detail)
-            for state in self.states.values():
-                state.broken_ns = notice.ts_recv
+        for state in self.states.values():
+            state.broken_ns = notice.ts_recv
 
     def look(self, now_ns: int) -> None:
         """Find what only time shows: silence, and numbers that did not come after all."""
@@ -135,6 +136,7 @@ class _Symbol:
         self._updates, self._recent = -1, deque[int](maxlen=RECENT)
         self._again = 0
         self._delays: list[int] = []
+        self.delay_ns = 0  # the shortest of the last some: the way, and how far this clock is ahead
         self._skewed = self._silent = self._changed = False
         self._size, self._price = _Level(settings.level_ticks), _Level(settings.level_ticks)
 
@@ -208,10 +210,10 @@ class _Symbol:
         self._delays.append(delay_ns)
         if len(self._delays) < self._settings.skew_ticks:
             return
-        shortest, self._delays = min(self._delays), []
-        was, self._skewed = self._skewed, abs(shortest) > self._settings.skew_ns
+        self.delay_ns, self._delays = min(self._delays), []
+        was, self._skewed = self._skewed, abs(self.delay_ns) > self._settings.skew_ns
         if self._skewed and not was:
-            found("clock_skew", now_ns, self.symbol, 1, f"received {shortest / NS_PER_MS:.0f} ms after the event")
+            found("clock_skew", now_ns, self.symbol, 1, f"received {self.delay_ns / NS_PER_MS:.0f} ms after the event")
 
     def _levels(self, tick: Tick, found: Found) -> None:
         size, price = (tick.b, tick.a) if tick.kind == TRADE else (math.nan, tick.a)
