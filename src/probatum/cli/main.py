@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "controller": ("probatum.cli.controller", "controller", "Move live rollouts on as their measurements allow."),
+    "up": ("probatum.cli.up", "up", "Run engine, executor and controller, on a live feed or without."),
     "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
     "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),
     "canary": ("probatum.cli.canary", "canary", "Rehearse, confirm, run and stop canaries."),
