@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "lint": ("probatum.cli.promote", "lint", "Find what policies and plans promise and cannot keep."),
     "drift": ("probatum.cli.drift", "drift", "Compare the live distribution with the artifact's frozen bins."),
     "evidence": ("probatum.cli.evidence", "evidence", "List, show, verify and export what was proven."),
+    "doctor": ("probatum.cli.doctor", "doctor", "Check that this machine has what is needed."),
     "init": ("probatum.cli.init", "init", "Write a working skeleton of a model of your own."),
 }
 
