@@ -202,3 +202,35 @@ def test_a_recorder_that_gets_nothing_says_so(tmp_path: Path) -> None:
     assert json.loads(said[: said.index("\n}") + 2])["connections_lost"] >= 1
     sealed = subprocess.run([*COMMAND, "data", "seal", "-w", str(tmp_path)], capture_output=True, text=True)
     assert sealed.returncode == 1
+
+
+def test_seal_takes_up_what_a_killed_recorder_left(tmp_path: Path) -> None:
+    """A journal that nobody writes any more, torn at its end: its whole frames are in the dataset, with the segments' rows."""
+    log = open_log(tmp_path / "recorded", flush_s=0.01)
+    for i in range(1, 601):
+        log.append(tick(i))
+    while log.waiting or log.counts.written < 600:
+        time.sleep(0.01)
+    (journal,) = log.folder.glob("*.journal")
+    left = journal.read_bytes()
+    log.close()
+    for path in log.folder.glob("*.parquet"):
+        path.unlink()
+    (log.folder / "ticks-left.journal").write_bytes(left + b"torn")
+    sealed = subprocess.run(
+        [*COMMAND, "data", "seal", "-w", str(tmp_path), "-o", "json"], capture_output=True, text=True, check=True
+    )
+    assert [item["rows"] for item in json.loads(sealed.stdout)["datasets"]] == [{"trades": 600}]
+    wrong = subprocess.run(
+        [*COMMAND, "data", "seal", "-w", str(tmp_path), "--feed", "/etc"], capture_output=True, text=True
+    )
+    assert (wrong.returncode, "symbol must be" in wrong.stderr) == (2, True)
+
+
+def test_what_no_column_holds_is_put_aside(tmp_path: Path) -> None:
+    """A time beyond 64 bits in a journal costs that journal, renamed and counted; the recorder starts."""
+    log = open_log(tmp_path, flush_s=0.01)
+    log.append(tick(1, ts_event=2**63 + 5))
+    log.close()
+    assert log.counts.unreadable == 1
+    assert len(list(log.folder.glob("*.unreadable"))) == 1

@@ -166,6 +166,15 @@ def test_a_lost_connection_is_a_hole_for_every_symbol() -> None:
     assert [(item.name, item.detail) for item in monitor.drain()] == [("garbage", "no JSON"), ("lost", "reset")]
 
 
+def test_much_garbage_is_counted_and_told_seldom() -> None:
+    """A thousand messages that are none: ten findings, whose amounts are the first 512."""
+    monitor = FeedMonitor(["X"])
+    for i in range(1_000):
+        monitor.notice(Notice("garbage", i, "no JSON"))
+    found = monitor.drain()
+    assert (len(found), sum(item.amount for item in found), monitor.garbage) == (10, 512, 1_000)
+
+
 def test_missing_trades_are_told_when_they_had_time_to_come() -> None:
     """A hole that is filled within 2 s was a reordering; what is left after is missing, told once, and breaks history."""
     monitor = watch([trade(1, T0), trade(10, T0 + 1), trade(5, T0 + 2)])

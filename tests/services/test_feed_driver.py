@@ -7,8 +7,9 @@ import gzip
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,14 +235,15 @@ def test_without_bars_nothing_is_decided_and_the_reason_is_counted() -> None:
 
 
 def test_a_source_that_fails_is_asked_again() -> None:
-    """A REST server that answers 500 twice delays the warm-up; it does not end it."""
+    """A server that answers 500, then with negative prices, delays the warm-up; it does not end it."""
     stage = Stage([Notice("connected", now()), quote(now(), 1)], [])
-    answers = iter([StorageError("500"), StorageError("500")])
+    answers: Iterator[Any] = iter([StorageError("500"), bars(closed(), price=-100.0)])
 
     async def answer(_symbol: str, _minutes: int) -> list[Tick]:
-        if (error := next(answers, None)) is not None:
-            raise error
-        return bars(closed())
+        given = next(answers, None) or bars(closed())
+        if isinstance(given, Exception):
+            raise given
+        return list(given)
 
     stage.feed.bars = answer  # type: ignore[method-assign]
     asyncio.run(stage.run(1.5))

@@ -7,6 +7,7 @@ the good ones in order and the others in quarantine, so a recording and an impor
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,13 +57,18 @@ def segments(folder: Path, feed: str, provenance: Provenance) -> Path:
     return folder / provenance.value / feed
 
 
-def ticks_parquet(head: bytes, slices: Sequence[bytes], pause_s: float = 0.0) -> tuple[int, bytes]:  # noqa: ARG001
-    """Return (rows, Parquet bytes) of a journal of ticks."""
+def ticks_parquet(head: bytes, slices: Sequence[bytes], pause_s: float = 0.0) -> tuple[int, bytes]:
+    """Return (rows, Parquet bytes) of a journal of ticks; ValueError where it holds what no tick can be."""
     found = msgspec.msgpack.decode(head, type=TickHead)
     frames = [pl.DataFrame(schema=_SEGMENT_SCHEMA)]
-    for payload in slices:
-        columns = zip(*map(msgspec.structs.astuple, _decode(payload)), strict=True)
-        frames.append(pl.DataFrame(dict(zip(_SEGMENT_SCHEMA, columns, strict=True)), schema=_SEGMENT_SCHEMA))
+    try:
+        for payload in slices:
+            columns = zip(*map(msgspec.structs.astuple, _decode(payload)), strict=True)
+            frames.append(pl.DataFrame(dict(zip(_SEGMENT_SCHEMA, columns, strict=True)), schema=_SEGMENT_SCHEMA))
+            if pause_s:
+                time.sleep(pause_s)  # gives the interpreter back to the feed, and to whoever owes a reply
+    except (OverflowError, pl.exceptions.PolarsError) as error:
+        raise ValueError(str(error)) from None
     table, buffer = pl.concat(frames), io.BytesIO()
     table.write_parquet(buffer, metadata={"feed": found.feed, PROVENANCE_KEY: found.provenance.value})
     return table.height, buffer.getvalue()

@@ -124,7 +124,9 @@ def _ledger(workspace: Path) -> Iterator[Finding]:
 def _programs() -> Iterator[Finding]:
     for name, use in PROGRAMS.items():
         place = shutil.which(name)
-        yield Finding(name, Verdict.PASS if place else None, place or "not installed", "" if place else f"install it: {use}")
+        yield Finding(
+            name, Verdict.PASS if place else None, place or "not installed", "" if place else f"install it: {use}"
+        )
 
 
 def _services() -> Iterator[Finding]:

@@ -113,11 +113,16 @@ def seal(feed: str | None, workspace: Path, output: str) -> None:
       probatum data seal
       probatum data seal --feed binance-usdm
     """
+    from probatum.adapters.recorder import TickLog
     from probatum.cli.workspace import Workspace
     from probatum.core.verdict import Provenance
+    from probatum.market.dataset import check_symbol
 
-    space = Workspace(workspace)
-    folders = [path for item in Provenance for path in sorted((space.root / "recorded" / item.value).glob(feed or "*"))]
+    space, wanted = Workspace(workspace), "*" if feed is None else check_symbol(feed)
+    root = space.root / "recorded"
+    folders = [path for item in Provenance for path in sorted((root / item.value).glob(wanted))]
+    for path in folders:  # opening takes up what a killed recorder left
+        TickLog(root, path.name, Provenance(path.parent.name), space.clock).close()
     _print({}, [seal_symbol(space, path, name) for path in folders for name in _recorded(path)], output)
 
 

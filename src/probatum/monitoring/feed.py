@@ -72,9 +72,14 @@ class FeedMonitor:
         self.settings = settings or FeedSettings()
         self.states = {symbol: _Symbol(symbol, self.settings) for symbol in symbols}
         self.counts: Counter[tuple[str, Name]] = Counter()
-        self.connections = self.lost = self.garbage = self.strange = 0
+        self.connections = self.lost = self.strange = 0
         self.findings: list[Finding] = []
         self._strangers: set[str] = set()
+
+    @property
+    def garbage(self) -> int:
+        """Return how many messages were none."""
+        return self.counts["", "garbage"]
 
     def take(self, tick: Tick) -> bool:
         """Judge a tick; False where it is another symbol's or came before, so that features must not use it."""
@@ -87,8 +92,10 @@ class FeedMonitor:
     def notice(self, notice: Notice) -> None:
         """Take what the feed says of itself. Between two connections is a hole: what was sent meanwhile is not known."""
         if notice.cause == "garbage":
-            self.garbage += 1
-            self._found("garbage", notice.ts_recv, "", 1, notice.detail)
+            self.counts["", "garbage"] += 1
+            if self.garbage & (self.garbage - 1) == 0:  # at 1, 2, 4, 8, …: who sends much of it shall not fill the logs
+                amount = self.garbage - self.garbage // 2
+                self.findings.append(Finding("garbage", notice.ts_recv, "", amount, notice.detail))
             return
         if notice.cause == "connected":
             self.connections += 1

@@ -74,7 +74,7 @@ class FeedDriver:
         self.settings = settings or DriveSettings()
         self.monitor = FeedMonitor(feed.symbols)
         self.dropped: Counter[str] = Counter()
-        self._feed, self._executor, self._clock, self._log = feed, executor, clock, log
+        self._feed, self._executor, self._clock, self.log = feed, executor, clock, log
         self._intake = Intake(feed, self.monitor, clock, tell, log=log, use=self._use)
         minutes = served.memory_minutes if served.memory_minutes > 1 else 0  # the book's minute comes soon enough
         self._books = {symbol: _Book(symbol, new_state, minutes, self.dropped) for symbol in feed.symbols}
@@ -93,8 +93,8 @@ class FeedDriver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._log is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._log.close)
+        if self.log is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.log.close)
 
     def _use(self, tick: Tick) -> None:
         book = self._books[tick.symbol]
@@ -110,15 +110,17 @@ class FeedDriver:
             broken_ns, now_ns = max(state.broken_ns, book.broken_ns), self._clock.now_ns()
             if book.is_due(broken_ns, now_ns):
                 try:
-                    bars = await self._feed.bars(book.symbol, book.minutes) if book.minutes else []
-                except StorageError as error:
+                    await self._warm(book, now_ns, broken_ns)
+                except (StorageError, DataError) as error:
                     _log.error("%s: warm-up: %s", book.symbol, error.message)
-                    bars = None
-                if bars is not None and book.warm(bars, now_ns, broken_ns) and self._log is not None:
-                    for bar in bars:
-                        self._log.append(bar)
                 await asyncio.sleep(self.settings.retry_s)
             await asyncio.sleep(0.1)
+
+    async def _warm(self, book: _Book, now_ns: int, broken_ns: int) -> None:
+        bars = await self._feed.bars(book.symbol, book.minutes) if book.minutes else []
+        if book.warm(bars, now_ns, broken_ns) and self.log is not None:
+            for bar in bars:
+                self.log.append(bar)
 
     async def _decide(self) -> None:
         grid_ns = self.settings.grid_ns
@@ -265,7 +267,7 @@ class _Meters:
             self._count(metrics.FEED_FINDINGS, count, symbol, finding)
         self._count(metrics.FEED_CONNECTIONS, monitor.connections, "made")
         self._count(metrics.FEED_CONNECTIONS, monitor.lost, "lost")
-        counts = driver._log.counts if driver._log is not None else None
+        counts = driver.log.counts if driver.log is not None else None
         dropped = {**driver.dropped, "stranger": monitor.strange}
         if counts is not None:
             dropped |= {"no_room": counts.shed, "disk": counts.failed}
