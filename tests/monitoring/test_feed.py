@@ -160,6 +160,7 @@ def test_a_lost_connection_is_a_hole_for_every_symbol() -> None:
     monitor = FeedMonitor(["X", "Y"])
     monitor.notice(Notice("connected", 1))
     monitor.notice(Notice("garbage", 2, "no JSON"))
+    assert [state.broken_ns for state in monitor.states.values()] == [1, 1]
     monitor.notice(Notice("lost", 3, "reset"))
     assert [state.broken_ns for state in monitor.states.values()] == [3, 3]
     assert (monitor.connections, monitor.garbage, monitor.lost) == (1, 1, 1)

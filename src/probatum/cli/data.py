@@ -1,4 +1,4 @@
-"""Import, fetch, synthesise, list and check market data."""
+"""Import, fetch, record, synthesise, list and check market data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FETCHED = re.compile(r"binance:([A-Za-z0-9]+):(\d+)d")
 
 @click.group()
 def data() -> None:
-    """Import, fetch, synthesise, list and check market data.
+    """Import, fetch, record, synthesise, list and check market data.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from probatum.core.errors import ProbatumError
 # name: (module, attribute, one line of help). Grouped as the story goes.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("probatum.cli.run", "run", "Tell the whole story on one machine: data to verdicts with evidence."),
-    "data": ("probatum.cli.data", "data", "Import, fetch, synthesise, list and check market data."),
+    "data": ("probatum.cli.data", "data", "Import, fetch, record, synthesise, list and check market data."),
     "features": ("probatum.cli.features", "features", "Build, list and check feature sets."),
     "train": ("probatum.cli.train", "train", "Train a model into a content-addressed artifact."),
     "gate": ("probatum.cli.train", "gate", "Judge an artifact offline, on bounds rather than point estimates."),
