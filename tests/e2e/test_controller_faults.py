@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import Service, Stack, schema, stack
+from live import Stack, judged, quick, schema, stack, until_role, watched
 from postgres import PostgresServer
 from prometheus import prometheus
 
-from probatum.pipeline.control import KIND as DOCUMENT
 from probatum.pipeline.rollout import KIND
-from probatum.rollout.machine import Stage, State
-from probatum.rollout.plan import Ladder
+from probatum.rollout.machine import Stage
 
 STEPS = (5, 10, 25, 50, 100)
 
@@ -39,33 +35,6 @@ def fresh(live: Stack) -> Iterator[Stack]:
         item.process.send_signal(signal.SIGCONT)
         item.kill()
     live.controllers.clear()
-
-
-def quick(*steps: int, **options: int) -> Ladder:
-    return Ladder(steps, **{"phase_s": 2, "poll_s": 1, "stale_s": 5, "source_deadline_s": 60, **options})
-
-
-@contextmanager
-def watched(live: Stack) -> Iterator[None]:
-    """Hold every share that an executor shows to the document whose number it shows with it."""
-    end, seen = threading.Event(), []
-
-    def look() -> None:
-        while not end.is_set():
-            for item in live.executors:
-                with suppress(OSError):  # a stopped one does not answer
-                    health = item.get("/health")
-                    seen.append((health["sequence"], health["share"]))
-            time.sleep(0.05)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    yield
-    end.set()
-    thread.join(30)
-    given = {record.seq: record.body["inputs"]["share"] for record in live.space.ledger.records(kind=DOCUMENT)}
-    assert seen
-    assert all(share <= given.get(sequence, 0.0) for sequence, share in seen)
 
 
 def test_killed_at_every_transition(fresh: Stack) -> None:
@@ -100,7 +69,7 @@ def test_database_fails(fresh: Stack, postgres_server: PostgresServer) -> None:
     fresh.controller()
     with watched(fresh):
         fresh.start("database")
-        fresh.wait(rollout, _judged(20))
+        fresh.wait(rollout, judged(20))
         postgres_server.stop()
         postgres_server.start()
         fresh.wait(rollout, lambda state: state.phase == 1)
@@ -120,7 +89,7 @@ def test_prometheus_dies(fresh: Stack, tmp_path: Path) -> None:
         rollout = fresh.prepare("blind", quick(50, 100, phase_s=3, stale_s=2, source_deadline_s=10))
         controller = fresh.controller(server.url)
         fresh.start("blind")
-        fresh.wait(rollout, _judged(20))
+        fresh.wait(rollout, judged(20))
         server.process.send_signal(signal.SIGSTOP)
         while "prometheus" not in controller.get("/status")["rollouts"][-1]["source"]:
             time.sleep(0.05)
@@ -137,33 +106,24 @@ def test_prometheus_dies(fresh: Stack, tmp_path: Path) -> None:
     fresh.check("blind")
 
 
-def _judged(count: int) -> Callable[[State], bool]:
-    return lambda state: "errors" in state.streams and state.streams["errors"].n > count
-
-
 def test_second_controller_takes_over(fresh: Stack) -> None:
     """Of two controllers one leads, also while it is stopped and may wake up again; the other takes over when it is dead."""
     rollout = fresh.prepare("two", quick(50, 100))
     first = fresh.controller()
-    _until_role(first, "leading")
+    until_role(first, "leading")
     second = fresh.controller()
     with watched(fresh):
         fresh.start("two")
-        fresh.wait(rollout, _judged(20))
+        fresh.wait(rollout, judged(20))
         first.process.send_signal(signal.SIGSTOP)
         time.sleep(1.5)
         assert second.get("/status")["role"] == "waiting"
         first.process.send_signal(signal.SIGCONT)
         first.kill()
-        _until_role(second, "leading")
+        until_role(second, "leading")
         assert fresh.wait(rollout, lambda state: state.stage is not Stage.RUNNING).stage is Stage.COMPLETED
         fresh.command("abort", "two", "--by", "ada")
     fresh.check("two")
-
-
-def _until_role(controller: Service, role: str) -> None:
-    while controller.get("/status")["role"] != role:
-        time.sleep(0.05)
 
 
 def test_executor_that_misses_an_abort(fresh: Stack) -> None:
@@ -172,7 +132,7 @@ def test_executor_that_misses_an_abort(fresh: Stack) -> None:
     controller = fresh.controller()
     with watched(fresh):
         fresh.start("asleep")
-        fresh.wait(rollout, _judged(20))
+        fresh.wait(rollout, judged(20))
         sleeper = fresh.executors[0]
         sleeper.process.send_signal(signal.SIGSTOP)
         # nobody can say what the sleeper does: the reading is void

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from answers import Told
 from canary import Bench, bench, lenient
 
 from probatum.adapters.worktree import GitTree
@@ -16,11 +17,12 @@ from probatum.core.clock import NS_PER_S, parse_utc
 from probatum.core.errors import BlockedError, ConfirmationError, IntegrityError, ParameterError
 from probatum.core.verdict import Provenance
 from probatum.pipeline import promotion, release
+from probatum.pipeline.alerts import record_alerts
 from probatum.pipeline.canary import dry_run, make_plan, preflight, prove_run
 from probatum.pipeline.drill import Drilled, record_drill
 from probatum.pipeline.registry import CHAMPION, PREVIOUS, aliases, move_alias
 from probatum.pipeline.replay import TapeFeed, read_tape
-from probatum.pipeline.rollout import LedgerEffects, Rollout
+from probatum.pipeline.rollout import LedgerEffects, Rollout, carry_out
 from probatum.pipeline.story import judge
 from probatum.pipeline.training import TrainingPlan
 from probatum.pipeline.verify import verify
@@ -80,13 +82,6 @@ def _polled(policy: Policy) -> Policy:
     return msgspec.structs.replace(policy, canary=canary, exposure=Ladder((25, 100), poll_s=60))
 
 
-class Silence:
-    """A Prometheus that saw no alert for a day."""
-
-    def read(self, window_s: int, now_ns: int) -> dict[str, Any]:  # noqa: ARG002
-        return {"critical": 0, "warning": 0, "window_s": window_s, "source": "fake", "raw": {}}
-
-
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
     for command in (["init", "-q"], ["config", "user.email", "t@example.org"], ["config", "user.name", "t"]):
@@ -134,7 +129,7 @@ def test_a_live_source_walks_the_whole_path(repo: Path) -> None:
     names = [item.name for item in promotion.blockers_of(ask())]
     assert names == ["alerts", "drill", "review", "evidence_verified"]
     ledger, sources = place.ledger, place.sources
-    promotion.record_alerts(ledger, sources, place.model, Silence(), 86_400, place.clock.now_ns())
+    record_alerts(ledger, sources, rollout.plan, Told(), now_ns=place.clock.now_ns())
     promotion.review(ledger, sources, place.model, by="Ada ", note="my own")
     record_drill([Drilled("abort", 100, 40, 0, 80.0)], 2, ledger, sources)
     promotion.record_verification(ledger, sources, verify(ledger, sources).findings)
@@ -158,10 +153,14 @@ def test_a_live_source_walks_the_whole_path(repo: Path) -> None:
     assert exposure.plan.mode is Mode.GATED
     walker.go_on(exposure, Stage.COMPLETED)
     assert exposure.state.stage is Stage.COMPLETED, exposure.state.reason
+    exposure.apply(ValidationBegan(walker.now, "ada"))
+    walker.go_on(exposure, Stage.VALIDATED)
+    assert exposure.state.stage is Stage.VALIDATED, exposure.state.reason
+    assert [r.body["figures"]["verdict"] for r in ledger.records(kind="validation")] == ["PASS", "PASS"]
     exposure.apply(RolledBack(walker.now, "ada", "enough"), walker.effects)
     assert (exposure.state.stage, walker.shares[-1]) == (Stage.ROLLED_BACK, 0)
     rollout.apply(RolledBack(walker.now, "ada", "wrong"), walker.effects)
-    rollout.recover(walker.effects)  # a crash after the rollback does not flip it again
+    carry_out(rollout, walker.effects)  # a crash after the rollback does not flip it again
     assert aliases(ledger.records())[CHAMPION] == old
     assert verify(ledger, sources).findings == ()
 

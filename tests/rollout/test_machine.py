@@ -240,17 +240,36 @@ def test_unusable_measurements(change: dict[str, Any], problem: str) -> None:
 
 
 def test_clock_jumps() -> None:
-    """A jump of a day ahead counts as a minute of observation at most, a jump back as none, and no phase is skipped."""
+    """A jump of a day ahead counts as no observation, nor does a jump back, and no phase is skipped."""
     rollout = Rollout().start().watch(600)
     elapsed = rollout.state.elapsed_ns
     rollout.now += 86_400 * NS_PER_S
     rollout.send(Observed(rollout.now, rollout.measurements()))
-    assert rollout.state.elapsed_ns - elapsed == 60 * NS_PER_S
+    assert rollout.state.elapsed_ns == elapsed
     after = rollout.state
     rollout.send(Observed(rollout.now - 3_600 * NS_PER_S, rollout.measurements()))
     assert rollout.state.elapsed_ns == after.elapsed_ns
     assert rollout.state.ts == after.ts
     assert rollout.state.share_percent == 5
+
+
+def test_a_clock_that_was_put_back_does_not_blind() -> None:
+    """After a jump ahead and back reads count at once, silence still aborts at its deadline, and errors still abort."""
+    for rates, silent in (({}, False), ({}, True), ({"errors": 0.5}, False)):
+        rollout = Rollout().start().watch(600)
+        rollout.send(
+            Observed(rollout.now + 3_600 * NS_PER_S, rollout.measurements(read_ts=rollout.now + 3_600 * NS_PER_S))
+        )
+        elapsed = rollout.state.elapsed_ns
+        for _ in range(21):
+            if silent:
+                rollout.now += POLL_S * NS_PER_S
+                rollout.send(Observed(rollout.now))
+            else:
+                rollout.watch(POLL_S, **rates)
+        aborts = bool(silent or rates)
+        assert (rollout.state.stage is Stage.ABORTED) == aborts, rollout.state.reason
+        assert (rollout.state.elapsed_ns > elapsed) != silent
 
 
 def test_pause_and_resume() -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,8 +55,8 @@ def schema(server: PostgresServer) -> str:
 class Service:
     """One `probatum` process that listens; it can be killed, stopped for a while, and ended."""
 
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
+    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=env)
         assert self.process.stderr is not None
         self.said: list[str] = []
         for line in self.process.stderr:
@@ -125,10 +125,12 @@ def good(rows: int) -> tuple[int, str]:
 
 
 class Traffic:
-    """Ask both executors for decisions at a steady rate until stopped; every reply must be the baseline's."""
+    """Ask both executors for decisions at a steady rate until stopped; unless ``exposed`` every reply must be the baseline's."""
 
     def __init__(self, executors: Sequence[Service]) -> None:
         self.failures: list[object] = []
+        self.exposed, self.by_champion = False, 0
+        self._sent = 0
         self.on = threading.Event()
         self.on.set()
         self._end = threading.Event()
@@ -144,12 +146,14 @@ class Traffic:
             time.sleep(max(0.0, due - time.monotonic()))
             if not self.on.is_set():
                 continue
-            connection.request(
-                "POST", "/predict-with-shadow", json.dumps({"snapshot": SNAPSHOT}), {"content-type": "application/json"}
-            )
+            self._sent += 1
+            body = {"snapshot": SNAPSHOT, "as_of": time.time_ns(), "session": str(self._sent % 200)}
+            connection.request("POST", "/predict-with-shadow", json.dumps(body), {"content-type": "application/json"})
             response = connection.getresponse()
             reply = json.loads(response.read())
-            if (response.status, reply.get("prediction"), reply.get("route")) != (200, 0.5, "baseline"):
+            if self.exposed and (response.status, reply.get("route")) == (200, "champion"):
+                self.by_champion += 1
+            elif (response.status, reply.get("prediction"), reply.get("route")) != (200, 0.5, "baseline"):
                 self.failures.append(reply)
 
     def stop(self) -> None:
@@ -163,29 +167,33 @@ class Stack:
     """What a live canary needs, on one ledger. Rollouts follow one another on it, each under its own name."""
 
     def __init__(self, root: Path, engine: Service | StandIn | None = None) -> None:
-        self.space = Workspace(root / "workspace")
+        self.space, self.environ = Workspace(root / "workspace"), dict(os.environ)
+        self.space.ledger.head()  # opened by the address that stands in the environment now
         artifact = write_seed_artifact(root / "model.json")
         self.model = self.space.blobs.put("artifact", artifact.read_bytes())
         self.engine = engine or Service("engine", "--artifact", str(artifact), "--port", "0")
-        options = ("--workspace", str(self.space.root), "--rollout", "--engine", self.engine.url, "--no-log")
+        url = self.engine.url
+        options = ("--workspace", str(self.space.root), "--rollout", "--engine", url, "--champion", url, "--port", "0")
         with ThreadPoolExecutor(2) as pool:
-            self.executors = list(pool.map(lambda _: Service("executor", "--port", "0", *options), range(2)))
+            self.executors = list(pool.map(lambda _: Service("executor", *options, env=self.environ), range(2)))
         self.traffic = Traffic(self.executors)
         self.controllers: list[Service] = []
 
-    def controller(self, prometheus: str | None = None) -> Service:
+    def controller(self, prometheus: str | None = None, *more: str, **environ: str) -> Service:
         """Start a controller that scrapes, or reads Prometheus."""
         options = ["--prometheus", prometheus] if prometheus else [
             *(part for item in self.executors for part in ("--executor", item.url)), "--engine", self.engine.url,
         ]  # fmt: skip
-        found = Service("controller", "--workspace", str(self.space.root), "--port", "0", *options)
+        place = ("--workspace", str(self.space.root), "--port", "0")
+        found = Service("controller", *place, *options, *more, env=self.environ | environ)
         self.controllers.append(found)
         return found
 
-    def prepare(self, name: str, ladder: Ladder, policy: Policy | None = None) -> Rollout:
-        """Open a rollout that awaits its confirmation; what precedes is another test's business."""
-        policy = msgspec.structs.replace(policy or shipped_policy("default"), canary=ladder)
-        plan = Plan(name=name, mode=Mode.OBSERVE, policy=policy, model=self.model, rate_per_s=RATE_PER_S)
+    def prepare(self, name: str, ladder: Ladder, policy: Policy | None = None, units: int | None = None) -> Rollout:
+        """Open a rollout that awaits its confirmation; what precedes is another test's business. With units: an exposure."""
+        policy = msgspec.structs.replace(policy or shipped_policy("default"), canary=ladder, exposure=ladder)
+        mode = Mode.GATED if units else Mode.OBSERVE
+        plan = Plan(name=name, mode=mode, policy=policy, model=self.model, rate_per_s=RATE_PER_S, units=units)
         rollout = Rollout(self.space.ledger, self.space, name, controls=True)
         now = time.time_ns()
         rollout.open(plan, now)
@@ -199,9 +207,12 @@ class Stack:
         self.command("start", name, "--approver", "demo", "--phrase", json.loads(asked)["phrase"])
 
     def command(self, verb: str, name: str, *options: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [*COMMAND, "canary", verb, name, "--workspace", str(self.space.root), *options], capture_output=True, text=True
-        )  # fmt: skip
+        return self.run("canary", verb, name, *options, code=code)
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """Run any command on the workspace and return what it printed."""
+        command = [*COMMAND, *words, "--workspace", str(self.space.root)]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environ)
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout
 
@@ -272,3 +283,39 @@ def stack(root: Path, ledger_url: str | None, engine: StandIn | None = None) -> 
         os.environ.pop(LEDGER_URL, None)
         if before is not None:
             os.environ[LEDGER_URL] = before
+
+
+def quick(*steps: int, **options: int) -> Ladder:
+    return Ladder(steps, **{"phase_s": 2, "poll_s": 1, "stale_s": 5, "source_deadline_s": 60, **options})
+
+
+@contextmanager
+def watched(live: Stack) -> Iterator[None]:
+    """Hold every share that an executor shows to the document whose number it shows with it."""
+    end, seen = threading.Event(), []
+
+    def look() -> None:
+        while not end.is_set():
+            for item in live.executors:
+                with suppress(OSError):  # a stopped one does not answer
+                    health = item.get("/health")
+                    seen.append((health["sequence"], health["share"]))
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    yield
+    end.set()
+    thread.join(30)
+    given = {record.seq: record.body["inputs"]["share"] for record in live.space.ledger.records(kind=control.KIND)}
+    assert seen
+    assert all(share <= given.get(sequence, 0.0) for sequence, share in seen)
+
+
+def judged(count: int) -> Callable[[State], bool]:
+    return lambda state: "errors" in state.streams and state.streams["errors"].n > count
+
+
+def until_role(controller: Service, role: str) -> None:
+    while controller.get("/status")["role"] != role:
+        time.sleep(0.05)

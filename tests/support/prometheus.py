@@ -1,7 +1,8 @@
-"""Run a real Prometheus on a free port, scraping five times a second."""
+"""Run a real Prometheus, and an Alertmanager, on free ports, scraping five times a second."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -10,18 +11,46 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
+import yaml
 from tests.conftest import require_service
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def wait_ready(url: str, log: Path) -> None:
+    """Wait until a server of this family says that it is ready."""
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(log.read_text()[-2000:])
 
 
 class Prometheus:
-    """One server that can be killed and started again on its data."""
+    """One server that can be killed and started again on its data; with ``rules`` it tells ``alertmanager`` what fires."""
 
-    def __init__(self, folder: Path, executors: Sequence[str], engines: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        executors: Sequence[str],
+        engines: Sequence[str],
+        controllers: Sequence[str] = (),
+        rules: Path | None = None,
+        alertmanager: str = "",
+    ) -> None:
         require_service("prometheus", shutil.which("prometheus"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         jobs = "".join(
@@ -30,8 +59,14 @@ class Prometheus:
             for job, path, urls in (
                 ("probatum-executor", "/metrics", executors),
                 ("probatum-engine", "/ml/metrics", engines),
+                ("probatum-controller", "/metrics", controllers),
             )
         )
+        if rules is not None:
+            jobs += f"rule_files: ['{rules}/*.yml']\n"
+        if alertmanager:
+            told = f"[{{targets: [{urlsplit(alertmanager).netloc}]}}]"
+            jobs += f"alerting: {{alertmanagers: [{{static_configs: {told}}}]}}\n"
         (folder / "prometheus.yml").write_text(
             f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}"
         )
@@ -44,13 +79,14 @@ class Prometheus:
                  f"--web.listen-address=127.0.0.1:{self.port}"],
                 stdout=log, stderr=log,
             )  # fmt: skip
-        for _ in range(300):
-            try:
-                with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError((self._folder / "prometheus.log").read_text()[-2000:])
+        wait_ready(self.url, self._folder / "prometheus.log")
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the result of an instant query."""
+        question = urlencode({"query": expression})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{question}", timeout=10) as reply:
+            found: list[dict[str, Any]] = json.loads(reply.read())["data"]["result"]
+            return found
 
     def kill(self) -> None:
         self.process.kill()
@@ -58,10 +94,38 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, *, executors: Sequence[str], engines: Sequence[str]) -> Iterator[Prometheus]:
+def prometheus(
+    folder: Path, *, executors: Sequence[str], engines: Sequence[str], controllers: Sequence[str] = (),
+    rules: Path | None = None, alertmanager: str = "",
+) -> Iterator[Prometheus]:  # fmt: skip
     """Yield a ready server and end it whatever happens."""
-    server = Prometheus(folder, executors, engines)
+    server = Prometheus(folder, executors, engines, controllers, rules, alertmanager)
     try:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def alertmanager(folder: Path, webhooks: Sequence[str], token: str) -> Iterator[str]:
+    """Yield the URL of a server with the configuration of deploy/, quicker, telling every webhook; end it whatever happens."""
+    require_service("prometheus-alertmanager", shutil.which("prometheus-alertmanager"))
+    config = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
+    config["route"] |= {"group_wait": "50ms", "group_interval": "200ms"}
+    (receiver,) = config["receivers"]
+    receiver["webhook_configs"] = [{**receiver["webhook_configs"][0], "url": url} for url in webhooks]
+    (folder / "alertmanager.yml").write_text(json.dumps(config))
+    (folder / "token").write_text(token + "\n")
+    url = f"http://127.0.0.1:{free_port()}"
+    with (folder / "alertmanager.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/alertmanager",
+             f"--web.listen-address={urlsplit(url).netloc}", "--cluster.listen-address="],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        wait_ready(url, folder / "alertmanager.log")
+        yield url
+    finally:
+        process.kill()
+        process.wait()

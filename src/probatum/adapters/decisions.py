@@ -13,6 +13,7 @@ import polars as pl
 from probatum.adapters.decision_log import table_of
 from probatum.adapters.journal import frames_of
 from probatum.core.errors import DataError
+from probatum.core.verdict import Provenance
 from probatum.models.artifact import FeatureSpec
 
 
@@ -26,14 +27,15 @@ class ParquetDecisions:
         self.folder = folder
 
     def read(self, start_ns: int, end_ns: int) -> pl.DataFrame:
-        """Return the decisions made in [start, end) by time: the log's columns, features as ``f_…``, and ``fingerprint``.
+        """Return the decisions made in [start, end) by time: the log's columns, features as ``f_…``, ``fingerprint``, ``provenance``.
 
-        Of several feature sets each leaves the others' features null. Raises DataError naming a file that is not a log.
+        Of several feature sets each leaves the others' features null. What no log vouches for is synthetic, as all that
+        came in over HTTP is. Raises DataError naming a file that is not a log.
         """
         wanted = pl.col("ts").is_between(start_ns, end_ns, closed="left")
         found = [table for table in self._tables(wanted) if table.height]
         if not found:
-            return pl.DataFrame(schema=table_of(FeatureSpec("", (), ""), []).schema | {"fingerprint": pl.Utf8()})
+            return _marked(table_of(FeatureSpec("", (), ""), []), {})
         return pl.concat(found, how="diagonal").sort("ts", "decision_id", maintain_order=True)
 
     def _tables(self, wanted: pl.Expr) -> Iterator[pl.DataFrame]:
@@ -55,16 +57,20 @@ def _journal(path: Path) -> Iterator[pl.DataFrame]:
     with suppress(msgspec.MsgspecError):  # another version's, or not begun: it has no decisions for us
         features = msgspec.msgpack.decode(head, type=FeatureSpec)
         if rest:
-            yield _marked(table_of(features, rest), features.fingerprint)
+            yield _marked(table_of(features, rest), {"fingerprint": features.fingerprint})
 
 
 def _finished(path: Path, wanted: pl.Expr) -> pl.DataFrame:
     try:
-        fingerprint: Any = pl.read_parquet_metadata(path).get("fingerprint", "")
-        return _marked(pl.scan_parquet(path).filter(wanted).collect(), fingerprint)
+        said: dict[str, Any] = dict(pl.read_parquet_metadata(path))
+        return _marked(pl.scan_parquet(path).filter(wanted).collect(), said)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"not a decision log: {error}", file=path) from None
 
 
-def _marked(table: pl.DataFrame, fingerprint: str) -> pl.DataFrame:
-    return table.with_columns(pl.lit(fingerprint).alias("fingerprint"))
+def _marked(table: pl.DataFrame, said: dict[str, Any]) -> pl.DataFrame:
+    marks = {
+        "fingerprint": said.get("fingerprint", ""),
+        "provenance": said.get("provenance", Provenance.SYNTHETIC.value),
+    }
+    return table.with_columns(pl.lit(mark).cast(pl.Utf8).alias(name) for name, mark in marks.items())

@@ -15,11 +15,9 @@ from probatum.core.clock import NS_PER_MS, NS_PER_S, Clock
 from probatum.core.errors import DataError, ProbatumError
 from probatum.rollout.measurement import RateMeasurement
 from probatum.rollout.reading import Reading, Sample, Scrape, combine
-from probatum.rollout.series import NAMES, START
+from probatum.rollout.series import ENGINES, EXECUTORS, NAMES, START
 
 TIMEOUT_S = 2.0  # well within a controller's lead, which waits for this
-EXECUTORS = "probatum-executor"
-ENGINES = "probatum-engine"
 
 
 class _Series(msgspec.Struct, frozen=True):

@@ -2,68 +2,136 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from probatum.cli.common import workspace_option
+from probatum.cli.live import prometheus_option
 from probatum.core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from probatum.adapters.notify import AppriseNotifier
+    from probatum.core.clock import Clock
+    from probatum.pipeline.ports import Record
+    from probatum.rollout.plan import Plan
+    from probatum.rollout.reading import Source
 
 
 @click.command()
 @workspace_option
-@click.option("--prometheus", help="URL of a Prometheus that scrapes executors and engines (deploy/prometheus).")
+@prometheus_option()
 @click.option("--executor", "executors", multiple=True, help="URL of an executor to scrape; each replica once.")
 @click.option("--engine", "engines", multiple=True, help="URL of an engine that serves the rollout's model.")
+@click.option(
+    "--tokens",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON of token digests and roles; POST /alerts/webhook needs one with role operate.",
+)
+@click.option("--repo", type=click.Path(path_type=Path, file_okay=False), help="Git work tree to tag candidates in.")
+@click.option(
+    "--decisions",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the executors' decision logs.  [default: WORKSPACE/decisions]",
+)
+@click.option(
+    "--notify", "services", multiple=True, help="Apprise URL of a service to tell; may be repeated (extra notify)."
+)
+@click.option("--no-jobs", is_flag=True, help="Leave scheduled jobs to who schedules elsewhere (jobs export).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=4020, show_default=True, help="Port; 0 takes a free one."
 )
 def controller(
-    workspace: Path, prometheus: str | None, executors: tuple[str, ...], engines: tuple[str, ...], host: str, port: int
+    workspace: Path,
+    prometheus: str | None,
+    executors: tuple[str, ...],
+    engines: tuple[str, ...],
+    tokens: Path | None,
+    repo: Path | None,
+    decisions: Path | None,
+    services: tuple[str, ...],
+    no_jobs: bool,
+    host: str,
+    port: int,
 ) -> None:
     """Move live rollouts on as their measurements allow; of several controllers on one ledger one leads.
 
-    Measurements come from --prometheus, or from scraping each --executor. GET /status tells where everything stands.
+    Measurements come from scraping each --executor, or else from --prometheus, which tells each run's alert history either
+    way. A canary that completes on live data is tagged in --repo. Who leads also runs the scheduled jobs (probatum jobs ls),
+    and takes a picture of /rollout at the end of each phase. GET /status tells where everything stands.
 
     \b
     Examples:
       probatum controller --executor http://127.0.0.1:4001 --engine http://127.0.0.1:4010
-      probatum controller --prometheus http://127.0.0.1:9090
+      probatum controller --prometheus http://127.0.0.1:9090 --repo .
+      probatum controller --executor http://127.0.0.1:4001 --notify mailtos://user:password@example.com
       curl localhost:4020/status
     """
-    from probatum.adapters.promql import PrometheusSource
-    from probatum.adapters.scrape import ScrapeSource
-    from probatum.cli.live import live_effects
+    from probatum.adapters.decisions import ParquetDecisions
+    from probatum.adapters.picture import take_picture
+    from probatum.cli.evidence import export_evidence
+    from probatum.cli.live import live_effects, open_tree
     from probatum.cli.workspace import Workspace
     from probatum.core.clock import NS_PER_S
-    from probatum.rollout.plan import Plan
-    from probatum.rollout.reading import Source
+    from probatum.pipeline.jobs import Place, alarms
+    from probatum.services.auth import read_tokens
     from probatum.services.controller.app import ControllerApp
     from probatum.services.controller.loop import Controller
+    from probatum.services.controller.photographer import Photographer
+    from probatum.services.controller.scheduler import Scheduler
+    from probatum.services.controller.webhook import Webhook
     from probatum.services.fleet import bind, serve, url_of
     from probatum.services.telemetry import metrics
     from probatum.services.telemetry.registry import Registry
 
-    if (prometheus is None) == (not executors):
-        raise ParameterError("prometheus, executor", "one of the two", (prometheus, executors))
     space, registry = Workspace(workspace), Registry()
+    source_of = _source_of(prometheus, executors, engines, space.clock)
+    logged = space.decisions if decisions is None else ParquetDecisions(decisions)
     registry.gauge(metrics.PROCESS_START).set(space.clock.now_ns() / NS_PER_S)
+    tree, known, notifier = open_tree(repo), read_tokens(tokens), _notifier(services)
+    sock = bind(host, port)
+    photographer = Photographer(space, take_picture, f"{url_of(sock)}/rollout")
 
-    def source_of(plan: Plan) -> Source:
-        if prometheus is not None:
-            return PrometheusSource(prometheus, space.clock, window_s=plan.ladder.stale_s)
-        return ScrapeSource(executors, engines, space.clock)
+    def tell(text: str) -> None:
+        click.echo(text, err=True)
+        if notifier is not None:
+            notifier.tell(text)
 
-    loop = Controller(
-        space.ledger,
-        space,
-        space.leadership(),
-        live_effects(lambda text: click.echo(text, err=True)),
-        source_of,
-        space.clock,
-        registry,
-    )
-    app, sock = ControllerApp(loop, registry), bind(host, port)
+    def after(records: Sequence[Record]) -> None:
+        for text in alarms(records):
+            tell(text)
+        export_evidence(space)
+
+    effects = live_effects(space, tell, tree=tree, prometheus=prometheus, decisions=logged, photograph=photographer.ask)
+    loop = Controller(space.ledger, space, space.leadership(), effects, source_of, space.clock, registry)
+    jobs = Scheduler(Place(space, logged), lambda: loop.epoch, space.clock, registry, after)
+    beside = [photographer.run, *([] if no_jobs else [jobs.run]), *([notifier.run] if notifier else [])]
+    webhook = Webhook(space, known, space.clock, registry)
+    app = ControllerApp(loop, registry, webhook.routes, beside=beside)
     click.echo(f"controller on {url_of(sock)}", err=True)
     serve(app, sock, app.start, {}, last=app.stop)
+
+
+def _source_of(
+    prometheus: str | None, executors: tuple[str, ...], engines: tuple[str, ...], clock: Clock
+) -> Callable[[Plan], Source]:
+    """Return what makes the source of a plan's measurements. ParameterError where nothing was named to measure with."""
+    from probatum.adapters.promql import PrometheusSource
+    from probatum.adapters.scrape import ScrapeSource
+
+    if executors:
+        return lambda plan: ScrapeSource(executors, engines, clock)  # noqa: ARG005
+    if prometheus is None:
+        raise ParameterError("prometheus, executor", "given, at least one of the two", None)
+    return lambda plan: PrometheusSource(prometheus, clock, window_s=plan.ladder.stale_s)
+
+
+def _notifier(services: tuple[str, ...]) -> AppriseNotifier | None:
+    if not services:
+        return None
+    from probatum.adapters.notify import AppriseNotifier
+
+    return AppriseNotifier(services)

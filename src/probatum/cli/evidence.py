@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from probatum.cli.common import output_option, print_json, print_table, print_written, progress, workspace_option
 from probatum.cli.workspace import Workspace
-from probatum.core.errors import DataError, InconclusiveError, IntegrityError, UnknownNameError
+from probatum.core.errors import DataError, InconclusiveError, IntegrityError, ParameterError, UnknownNameError
 from probatum.pipeline.ports import Record
+
+if TYPE_CHECKING:
+    from probatum.pipeline.verify import Verification
 
 
 @click.group()
@@ -63,10 +67,42 @@ def show(record: str, workspace: Path, output: str) -> None:  # noqa: ARG001
     print_json(msgspec.to_builtins(found))
 
 
+_file = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
 @evidence.command()
+@click.option("--key", type=_file, required=True, help="PEM file with the Ed25519 private key.")
 @workspace_option
 @output_option
-def verify(workspace: Path, output: str) -> None:
+def sign(key: Path, workspace: Path, output: str) -> None:
+    """Sign the head of the chain as it stands, and append that to signatures.jsonl; verify it first, and keep a copy elsewhere.
+
+    \b
+    Examples:
+      openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out public.pem
+      probatum evidence verify && probatum evidence sign --key key.pem
+    """
+    from probatum.adapters.signing import Signer, append_signature
+    from probatum.core.clock import format_utc
+    from probatum.pipeline.signatures import FILE
+
+    space = Workspace(workspace)
+    records = list(space.ledger.records())
+    if not records:
+        raise InconclusiveError(f"{workspace}: holds no record; there is nothing to sign")
+    item = Signer(key).sign(records[-1].seq, records[-1].hash, format_utc(space.clock.now_ns()))
+    append_signature(workspace / FILE, item)
+    print_json(msgspec.to_builtins(item)) if output == "json" else click.echo(f"signed: record {item.seq}, {item.head}")
+
+
+@evidence.command()
+@click.option(
+    "--public-key", type=_file, help="PEM file with the Ed25519 public key: hold the chain to its signatures."
+)
+@click.option("--signatures", type=_file, help="A copy that was kept elsewhere.  [default: WORKSPACE/signatures.jsonl]")
+@workspace_option
+@output_option
+def verify(public_key: Path | None, signatures: Path | None, workspace: Path, output: str) -> None:
     """Recompute the chain, every digest and every figure, and compare the exported files.
 
     Exits 1 at a difference, 3 where there is no record to verify.
@@ -75,6 +111,7 @@ def verify(workspace: Path, output: str) -> None:
     Examples:
       probatum evidence verify
       probatum evidence verify -w /mnt/audit/workspace -o json
+      probatum evidence verify --public-key public.pem --signatures /mnt/kept/signatures.jsonl
     """
     from probatum.pipeline.verify import verify as verify_chain
 
@@ -84,6 +121,10 @@ def verify(workspace: Path, output: str) -> None:
     exported = {name: place.evidence.read(name) or b"" for name in place.evidence.names()}
     with progress() as bars:
         result = verify_chain(place.ledger, place, bars, exported=exported)
+    if public_key is not None:
+        result = _hold_to_signatures(place, result, public_key, signatures)
+    elif signatures is not None:
+        raise ParameterError("public-key", "given with --signatures", None)
     if output == "json":
         print_json({**msgspec.to_builtins(result), "ok": result.ok})
         sys.exit(0 if result.ok else 1)
@@ -97,6 +138,20 @@ def verify(workspace: Path, output: str) -> None:
         first = result.findings[0]
         raise IntegrityError(first.place, f"{first.problem} ({len(result.findings)} in all)")
     click.echo(f"verified: head {result.head}")
+
+
+def _hold_to_signatures(place: Workspace, result: Verification, public_key: Path, kept: Path | None) -> Verification:
+    from probatum.adapters.signing import Checker
+    from probatum.pipeline.signatures import FILE, check_signatures, read_signatures
+
+    checker, file = Checker(public_key), kept or place.root / FILE
+    lines = list(read_signatures(file.read_bytes())) if file.exists() else []
+    try:
+        records = list(place.ledger.records())
+    except IntegrityError:
+        return result  # the chain cannot be read, and that was found
+    findings, notes = check_signatures(lines, records, checker.key, checker.is_valid)
+    return msgspec.structs.replace(result, findings=(*result.findings, *findings), notes=(*result.notes, *notes))
 
 
 @evidence.command()

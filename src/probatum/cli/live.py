@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from probatum.cli.common import output_option, print_json, print_table, workspace_option
-from probatum.core.errors import AbortedError, BlockedError, ConfirmationError, InconclusiveError, UnknownNameError
+from probatum.cli.common import F, output_option, print_json, print_table, workspace_option
+from probatum.core.errors import (
+    AbortedError,
+    BlockedError,
+    ConfirmationError,
+    InconclusiveError,
+    ParameterError,
+    UnknownNameError,
+)
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.alerts import AlertHistory
+    from probatum.pipeline.ports import Decisions
+    from probatum.pipeline.ports import Record as LedgerRecord
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
     from probatum.rollout.events import Event
@@ -36,16 +46,43 @@ def open_rollout(space: Workspace, name: str | None) -> Rollout:
     return Rollout(space.ledger, space, name or known[-1], controls=True)
 
 
-def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) -> LedgerEffects:
-    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``."""
+def prometheus_option(*, required: bool = False) -> Callable[[F], F]:
+    """Add ``--prometheus``: where alert histories come from."""
+    text = "URL of the Prometheus that scrapes executors and engines and evaluates the alert rules."
+    return click.option("--prometheus", envvar="PROBATUM_PROMETHEUS", show_envvar=True, required=required, help=text)
+
+
+def live_effects(
+    space: Workspace,
+    tell: Callable[[str], None],
+    *,
+    tree: SourceTree | None = None,
+    prometheus: str | None = None,
+    decisions: Decisions | None = None,
+    photograph: Callable[[str, LedgerRecord], None] = lambda rollout, event: None,  # noqa: ARG005
+) -> LedgerEffects:
+    """Return what carries out the effects of a live rollout: evidence into the ledger, tags to ``tree``, words to ``tell``.
+
+    ``decisions`` are the workspace's, where not given; without ``prometheus`` a run has no alert history. At the end of each
+    phase ``photograph`` is asked for a picture, of a rollout's name and the record that ended it.
+    """
     from probatum.core.clock import parse_utc
+    from probatum.pipeline.beside import look_beside
     from probatum.pipeline.canary import prove_run
     from probatum.pipeline.release import tag_source
     from probatum.pipeline.rollout import LedgerEffects
     from probatum.rollout.events import Record
 
+    history: AlertHistory | None = None
+    if prometheus is not None:
+        from probatum.adapters.alerts import PrometheusAlerts
+
+        history = PrometheusAlerts(prometheus)
+
     def prove(rollout: Rollout, effect: Record) -> None:
-        prove_run(rollout, effect)
+        if effect.kind == "phase" and rollout.head is not None:
+            photograph(rollout.name, rollout.head)
+        prove_run(rollout, effect, beside=lambda: look_beside(rollout, decisions or space.decisions, history))
 
     def tag(rollout: Rollout, kind: str) -> None:
         now_ns = parse_utc(rollout.head.ts) if rollout.head else 0
@@ -53,6 +90,15 @@ def live_effects(tell: Callable[[str], None], tree: SourceTree | None = None) ->
         tell(f"tagged {found['tag']}" if found["tagged"] else f"{found['tag']} not tagged: {found['reason']}")
 
     return LedgerEffects(prove_run=prove, tag_source=tag, tell=tell)
+
+
+def open_tree(repo: Path | None) -> SourceTree | None:
+    """Return the git work tree to tag, where one was given; ParameterError where it is none."""
+    from probatum.adapters.worktree import GitTree
+
+    if repo is not None and not repo.is_dir():
+        raise ParameterError("repo", "a folder inside a git work tree", str(repo))
+    return None if repo is None else GitTree(repo)
 
 
 @click.command()
@@ -86,7 +132,7 @@ def start(
         raise ConfirmationError(f"confirmation required (--approver NAME --phrase '{needed}')", phrase=needed)
     event = Confirmed(now_ns, phrase, approver)
     check_confirmation(rollout.plan, rollout.state, event)
-    _apply(rollout, event, output)
+    _apply(space, rollout, event, output)
 
 
 @click.command()
@@ -131,16 +177,18 @@ def _command(verb: str, make: str, text: str, example: str) -> click.Command:
     @_name
     @_by
     @_reason
+    @prometheus_option()
     @workspace_option
     @output_option
-    def command(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
+    def command(name: str | None, by: str, reason: str, prometheus: str | None, workspace: Path, output: str) -> None:
         from probatum.cli.workspace import Workspace
         from probatum.rollout import events
 
         space = Workspace(workspace)
         if verb == "abort":
             name = _stop_now(space, name)
-        _apply(open_rollout(space, name), getattr(events, make)(space.clock.now_ns(), by, reason), output)
+        event = getattr(events, make)(space.clock.now_ns(), by, reason)
+        _apply(space, open_rollout(space, name), event, output, prometheus)
 
     return command
 
@@ -162,6 +210,12 @@ pause = _command("pause", "Paused", "Stop the clock of a running phase; the shar
 resume = _command("resume", "Resumed", "Let a paused or holding rollout go on.", "--by ada")
 abort = _command(
     "abort", "Aborted", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
+)
+validate = _command(
+    "validate",
+    "ValidationBegan",
+    "Watch a completed canary or exposure over fresh data, for as long as its policy says; the controller judges it.",
+    "--by ada && probatum canary status -w",
 )
 
 
@@ -185,15 +239,28 @@ def retry(name: str | None, workspace: Path, output: str) -> None:
     _print(rollout, output)
 
 
-LIVE = (start, status, pause, resume, abort, retry)
+LIVE = (start, status, pause, resume, abort, validate, retry)
 """What the group ``canary`` adds."""
 
 
-def _apply(rollout: Rollout, event: Event, output: str) -> None:
-    from probatum.pipeline.rollout import accept, carry_out
+def apply_or_finish(rollout: Rollout, event: Event, effects: LedgerEffects) -> None:
+    """Append an event and carry out what it asks for; where it is the newest already, finish what it asked for.
 
-    accept(rollout.apply(event))  # the share is in the ledger now; what takes longer comes after
-    carry_out(rollout, live_effects(lambda text: click.echo(text, err=True)))
+    A full disk or a kill may part the two: the same command again makes it whole, for effects may be carried out twice.
+    """
+    from probatum.pipeline.rollout import accept, carry_out
+    from probatum.rollout.events import event_to_record
+
+    newest = rollout.head.body["inputs"]["event"]["event"] if rollout.head else ""
+    step = rollout.apply(event)  # the share is in the ledger now; what takes longer comes after
+    if newest != event_to_record(event)["event"]:
+        accept(step)
+    carry_out(rollout, effects)
+
+
+def _apply(space: Workspace, rollout: Rollout, event: Event, output: str, prometheus: str | None = None) -> None:
+    effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
+    apply_or_finish(rollout, event, effects)
     _print(rollout, output)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
-from probatum.core.errors import BlockedError, ConfirmationError, ParameterError
+from probatum.cli.live import prometheus_option
+from probatum.core.errors import BlockedError, ConfirmationError
 
 if TYPE_CHECKING:
     from probatum.cli.workspace import Workspace
@@ -57,21 +58,27 @@ def blockers(model: str, policy: str, by: str, verify: bool, workspace: Path, ou
 def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, workspace: Path, output: str) -> None:
     """Move `champion` to the model of a completed canary. Without a phrase, print the one that is needed and exit 5.
 
+    Called again after a promotion that was interrupted, it finishes it.
+
     \b
     Examples:
       probatum promote --by ada                              shows the phrase, or what blocks
       probatum promote --by ada --phrase "ONAY: …" --repo .
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.cli.live import live_effects, open_rollout
+    from probatum.cli.live import live_effects, open_rollout, open_tree
     from probatum.cli.workspace import Workspace
     from probatum.pipeline.promotion import check_promotion, promotion_phrase
     from probatum.pipeline.promotion import promote as move
+    from probatum.pipeline.rollout import carry_out
+    from probatum.rollout.machine import Stage
 
     space = Workspace(workspace)
     rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
-    tree = _tree(repo)
-    if phrase is None:
+    effects = live_effects(space, lambda text: click.echo(text, err=True), tree=open_tree(repo))
+    if rollout.state.stage is Stage.PROMOTED:
+        carry_out(rollout, effects)  # what a full disk or a kill may have left undone
+    elif phrase is None:
         policy = rollout.plan.policy
         record = check_promotion(space.ledger, space, rollout.plan.model, policy=policy, now_ns=now_ns, asked_by=by)
         export_evidence(space)
@@ -80,19 +87,20 @@ def promote(name: str | None, by: str, phrase: str | None, repo: Path | None, wo
             raise BlockedError(record.body["figures"]["summary"])
         needed = promotion_phrase(rollout, record, now_ns)
         raise ConfirmationError(f"confirmation required (--phrase '{needed}')", phrase=needed)
-    effects = live_effects(lambda text: click.echo(text, err=True), tree)
-    state = move(rollout, phrase, by=by, now_ns=now_ns, handler=effects)
+    else:
+        move(rollout, phrase, by=by, now_ns=now_ns, handler=effects)
     export_evidence(space)
-    _say(output, rollout=rollout.name, stage=state.stage.value, champion=rollout.plan.model)
+    _say(output, rollout=rollout.name, stage=rollout.state.stage.value, champion=rollout.plan.model)
 
 
 @click.command()
 @_name
 @_by
 @click.option("--reason", default="", help="Why; it stands in the record.")
+@prometheus_option()
 @workspace_option
 @output_option
-def rollback(name: str | None, by: str, reason: str, workspace: Path, output: str) -> None:
+def rollback(name: str | None, by: str, reason: str, prometheus: str | None, workspace: Path, output: str) -> None:
     """Take the decision back at once: share 0, and `champion` points at `previous` again.
 
     \b
@@ -100,17 +108,17 @@ def rollback(name: str | None, by: str, reason: str, workspace: Path, output: st
       probatum rollback --by ada --reason "wrong symbol"
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.cli.live import live_effects, open_rollout
+    from probatum.cli.live import apply_or_finish, live_effects, open_rollout
     from probatum.cli.workspace import Workspace
-    from probatum.pipeline.rollout import accept
     from probatum.rollout.events import RolledBack
 
     space = Workspace(workspace)
     rollout = open_rollout(space, name)
     event = RolledBack(space.clock.now_ns(), by, reason)
-    state, _ = accept(rollout.apply(event, live_effects(lambda text: click.echo(text, err=True))))
+    effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
+    apply_or_finish(rollout, event, effects)
     export_evidence(space)
-    _say(output, rollout=rollout.name, stage=state.stage.value, reason=state.reason)
+    _say(output, rollout=rollout.name, stage=rollout.state.stage.value, reason=rollout.state.reason)
 
 
 @click.command()
@@ -256,14 +264,6 @@ def _show(record: Record, output: str) -> None:
     ]
     columns = ["blocker", "severity", "found", "required", "evidence", "cleared by", "waived by"]
     print_table(f"{record.subject}: {found['summary']}", columns, rows)
-
-
-def _tree(repo: Path | None) -> Any:
-    from probatum.adapters.worktree import GitTree
-
-    if repo is not None and not repo.is_dir():
-        raise ParameterError("repo", "a folder inside a git work tree", str(repo))
-    return None if repo is None else GitTree(repo)
 
 
 def _say(output: str, **fields: Any) -> None:

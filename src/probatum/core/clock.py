@@ -93,8 +93,8 @@ def parse_utc(text: str) -> int:
         raise ParameterError("time", "ISO 8601 with a zone, e.g. 2024-01-01T00:00:00Z", text)
     whole, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone))
-    except ValueError:
+        moment = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ParameterError("time", "a date that exists", text) from None
     return int(moment.timestamp()) * NS_PER_S + int((fraction or "").ljust(9, "0"))
 

@@ -6,7 +6,7 @@ them. For a recorded run every count is taken again from the recording; for a li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from probatum.core.verdict import Provenance, Verdict
 from probatum.features.labels import parse_target
 from probatum.market.dataset import Dataset
 from probatum.monitoring.shadow import Outcome, ShadowCounts
+from probatum.pipeline.alerts import BLOB, not_enforced, summarise
 from probatum.pipeline.evidence import prove
 from probatum.pipeline.ports import Ledger, Sources
 from probatum.pipeline.ports import Record as LedgerRecord
@@ -269,12 +270,12 @@ def prove_run(
     *,
     recording: Recording | None = None,
     tape: Tape | None = None,
-    counts: bytes | None = None,
+    beside: Callable[[], dict[str, Any]] | None = None,
 ) -> LedgerRecord | None:
     """Append ``canary_run`` (of a validation ``validation``) for the events so far, once for the newest event.
 
-    Phases and holds are in the events themselves. ``counts`` are an executor's, as JSON, where the run was live; ``tape`` is
-    that of the ``recording``, where it is at hand.
+    Phases and holds are in the events themselves. ``beside`` looks up what else a live run rests on
+    (:func:`probatum.pipeline.beside.look_beside`); ``tape`` is that of the ``recording``, where it is at hand.
     """
     kind = "validation" if effect is not None and effect.kind == "validation" else RUN
     if rollout.head is None or (effect is not None and effect.kind in ("phase", "hold", "promotion")):
@@ -284,11 +285,11 @@ def prove_run(
         "artifact": rollout.plan.model,
         "last": rollout.head.hash,
         "recording": None if recording is None else msgspec.to_builtins(recording),
-        **({} if counts is None else {"counts": rollout.sources.blobs.put("counts", counts)}),
     }
     for record in rollout.ledger.records(kind=kind, subject=_subject(rollout)):
         if record.body["inputs"]["last"] == rollout.head.hash:
             return record
+    inputs |= beside() if beside is not None else {}
     return prove(
         rollout.ledger,
         rollout.sources,
@@ -315,17 +316,28 @@ def run_figures(inputs: dict[str, Any], sources: Sources, tape: Tape | None = No
             if isinstance(event, Observed) and event.measurements != feed.read(event.ts):
                 raise IntegrityError(f"record {record.seq} ({record.kind})", "counts that the recording does not give")
             set_shares(feed, step, event.ts)
-    counts = None
+    return _run_figures(plan, steps, feed, inputs.get("around", ())) | _beside(plan, steps[-1][1][0], inputs, sources)
+
+
+def _beside(plan: Plan, state: State, inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
+    """Return the figures that a live run takes from what stood beside it: the decision log, and Prometheus' alerts."""
+    found: dict[str, Any] = {}
     if "counts" in inputs:
         counts = ShadowCounts()
         counts.merge(msgspec.json.decode(sources.blobs.get("counts", inputs["counts"])))
-    return _run_figures(plan, steps, feed, counts)
+        counted = max((stream.n for stream in state.streams.values()), default=0)
+        found["against_baseline"] = {**_against(counts), "counted_by_metrics": counted}
+    if BLOB in inputs:
+        found["alerts"] = summarise(sources, inputs[BLOB], not_enforced(plan))
+    return {name: rounded(value) for name, value in found.items()}
 
 
 def _run_figures(
-    plan: Plan, steps: Sequence[tuple[Event, Step]], feed: TapeFeed | None, counts: ShadowCounts | None = None
+    plan: Plan, steps: Sequence[tuple[Event, Step]], feed: TapeFeed | None, around: Sequence[Any] = ()
 ) -> dict[str, Any]:
     last_event, (state, effects) = steps[-1]
+    if feed is not None:
+        around = feed.around(last_event.ts, AROUND)
     checks = [*judge(plan, state).checks, _completed(plan, state)]
     found = {
         "verdict": Verdict.worst(check.verdict for check in checks if check.enforced),
@@ -341,8 +353,8 @@ def _run_figures(
         "validation_s": state.elapsed_ns / NS_PER_S if state.stage in (Stage.VALIDATING, Stage.VALIDATED) else 0.0,
         **_samples(steps),
         "phases": list(_phases(plan, steps)),
-        "against_baseline": _against(feed.counts(last_event.ts) if feed else counts, feed, last_event.ts),
-        "root_cause": _root_cause(state, effects, steps, feed) if state.stage in TERMINAL else None,
+        "against_baseline": _against(feed.counts(last_event.ts)) | feed.hits(last_event.ts) if feed else None,
+        "root_cause": _root_cause(state, effects, steps, around) if state.stage in TERMINAL else None,
         "series": _series(plan, steps),
         "plan": describe(plan),
     }
@@ -401,10 +413,8 @@ def _rate(n: int, bad: int) -> dict[str, Any]:
     return {"n": n, "bad": bad, "rate": bad / n, "lower": lower, "upper": upper}
 
 
-def _against(counts: ShadowCounts | None, feed: TapeFeed | None, until_ns: int) -> dict[str, Any] | None:
-    """Return the canary beside the baseline: how often they agree, how often each was right, how long the canary took."""
-    if counts is None:
-        return None
+def _against(counts: ShadowCounts) -> dict[str, Any]:
+    """Return the canary beside the baseline: how often they agree, and how long the canary took."""
     ok, sketch = counts.outcomes[Outcome.OK], counts.shadow_latency
     return {
         "attempts": counts.attempts,
@@ -414,13 +424,12 @@ def _against(counts: ShadowCounts | None, feed: TapeFeed | None, until_ns: int) 
         "agreements": counts.agreements,
         "match_rate": counts.match_rate,
         "agreement_rate": counts.agreements / ok if ok else None,
-        "canary_latency_ms": {f"p{q}": sketch.quantile_ms(q / 100) for q in (50, 95, 99)} if ok else None,
-        **(feed.hits(until_ns) if feed else {}),
+        "canary_latency_ms": {f"p{q}": sketch.quantile_ms(q / 100) for q in (50, 95, 99)} if sketch.count else None,
     }
 
 
 def _root_cause(
-    state: State, effects: Sequence[Any], steps: Sequence[tuple[Event, Step]], feed: TapeFeed | None
+    state: State, effects: Sequence[Any], steps: Sequence[tuple[Event, Step]], around: Sequence[Any]
 ) -> dict[str, Any]:
     """Return what ended a run: the reason, the checks that fired, the reads before, and the bad decisions around it."""
     fired = [check for effect in effects if isinstance(effect, Record) for check in effect.checks if check.aborts]
@@ -436,7 +445,7 @@ def _root_cause(
             {"ts": format_utc(r.ts), "counts": {m.measure: {"n": m.n, "bad": m.bad} for m in r.measurements}}
             for r in reads
         ],
-        "decisions": [] if feed is None else feed.around(steps[-1][0].ts, AROUND),
+        "decisions": list(around),
     }
 
 

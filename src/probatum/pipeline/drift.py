@@ -24,11 +24,11 @@ from probatum.core.verdict import Provenance, Verdict
 from probatum.features.labels import parse_target
 from probatum.features.samples import Samples, build_samples
 from probatum.market.dataset import Dataset
-from probatum.models.artifact import Artifact
+from probatum.models.artifact import Artifact, ReferenceBins
 from probatum.models.scoring import score_rows
 from probatum.monitoring.drift import DriftCheck, DriftReport, DriftSettings, assess_drift
 from probatum.monitoring.psi import SCORE
-from probatum.monitoring.windows import count_window
+from probatum.monitoring.windows import WindowCounts, count_window
 from probatum.pipeline.evidence import prove
 from probatum.pipeline.gate import load_artifact
 from probatum.pipeline.page import Section, Table, Text, page
@@ -177,16 +177,33 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
 
 
 def _figures(inputs: Mapping[str, Any], artifact: Artifact, frame: pl.DataFrame) -> dict[str, Any]:
-    settings = msgspec.convert(inputs["settings"], DriftSettings)
-    places = {**{name: _PREFIX + name for name in artifact.features.names}, SCORE: SCORE}
-    if places.keys() != artifact.reference.keys():
+    columns = {name: frame[_PREFIX + name].to_numpy() for name in artifact.features.names} | {
+        SCORE: frame[SCORE].to_numpy()
+    }
+    window = count_window(frozen(artifact), columns)
+    return judge_window(inputs, artifact, window, inputs["symbols"], (int(frame["ts"][0]), int(frame["ts"][-1])))
+
+
+def frozen(artifact: Artifact) -> dict[str, ReferenceBins]:
+    """Return the reference bins of an artifact's columns and score, in that order; IntegrityError where they are others."""
+    names = (*artifact.features.names, SCORE)
+    if set(names) != artifact.reference.keys():
         raise IntegrityError(
             f"artifact {artifact.name}", "its reference bins are not those of its columns and its score"
         )
-    reference = {name: artifact.reference[name] for name in places}
-    window = count_window(reference, {name: frame[place].to_numpy() for name, place in places.items()})
-    report = assess_drift(reference, window, settings)
-    start, end = int(frame["ts"][0]), int(frame["ts"][-1])
+    return {name: artifact.reference[name] for name in names}
+
+
+def judge_window(
+    inputs: Mapping[str, Any],
+    artifact: Artifact,
+    window: WindowCounts,
+    symbols: Sequence[str],
+    ends: tuple[int, int],
+) -> dict[str, Any]:
+    """Return the figures of a snapshot: a window's counts against the frozen bins, under the settings in the inputs."""
+    report = assess_drift(frozen(artifact), window, msgspec.convert(inputs["settings"], DriftSettings))
+    start, end = ends
     found = {
         **msgspec.to_builtins(report),
         "checks": msgspec.to_builtins(list(checks_of(report))),
@@ -201,10 +218,10 @@ def _figures(inputs: Mapping[str, Any], artifact: Artifact, frame: pl.DataFrame)
             "slot": format_utc(end - end % NS_PER_HOUR),
             "start": format_utc(start),
             "end": format_utc(end),
-            "symbols": inputs["symbols"],
+            "symbols": list(symbols),
         },
     }
-    return {name: _rounded(value) for name, value in found.items()}
+    return {name: rounded(value) for name, value in found.items()}
 
 
 def seed_status(report: DriftReport) -> str:
@@ -243,14 +260,14 @@ def _as_check(name: str, check: DriftCheck, n: int, about: str = "") -> Check:
     )
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Keep ten significant digits of every float: sums may differ in the last bits between machines, evidence may not."""
     if isinstance(value, float):
         return float(f"{value:.10g}") + 0.0
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value
 
 

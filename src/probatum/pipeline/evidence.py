@@ -6,14 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from probatum.core.canonical import canonical_json, parse_json, sha256_hex
-from probatum.core.errors import ParameterError
+from probatum.core.errors import OvertakenError, ParameterError
 from probatum.core.verdict import Provenance
-from probatum.pipeline.ports import Ledger, Record, Sources
+from probatum.pipeline.ports import Entry, Ledger, Record, Sources
 
 GENESIS = "0" * 64
 """``prev`` of the first record, and the head of an empty chain."""
 
 Derive = Callable[[dict[str, Any], Sources], dict[str, Any]]
+
+
+def proven(
+    sources: Sources, *, kind: str, subject: str, provenance: Provenance, inputs: dict[str, Any], derive: Derive
+) -> Entry:
+    """Return what :func:`prove` appends, for who appends several claims in one transaction."""
+    seen = parse_json(canonical_json(inputs))
+    return Entry(kind, subject, provenance, {"inputs": seen, "figures": derive(seen, sources)})
 
 
 def prove(
@@ -31,8 +39,35 @@ def prove(
     ``derive`` sees the inputs as they will be read back (tuples are lists, 1.0 is 1), so a verifier who calls it again
     with the record's inputs gets the same figures. Raises ParameterError where an input or figure is not JSON-safe.
     """
+    entry = proven(sources, kind=kind, subject=subject, provenance=provenance, inputs=inputs, derive=derive)
+    return ledger.append(entry.kind, entry.subject, entry.provenance, entry.body)
+
+
+def prove_once(
+    ledger: Ledger,
+    sources: Sources,
+    *,
+    kind: str,
+    subject: str,
+    provenance: Provenance,
+    inputs: dict[str, Any],
+    derive: Derive,
+    standing: Callable[[list[Record]], Record | None],
+) -> Record:
+    """Append like :func:`prove`, unless one of the records of this kind and subject is ``standing`` for it already.
+
+    Of two writers that saw the same records only the first appends; the other looks again.
+    """
     seen = parse_json(canonical_json(inputs))
-    return ledger.append(kind, subject, provenance, {"inputs": seen, "figures": derive(seen, sources)})
+    while True:
+        records = list(ledger.records(kind=kind, subject=subject))
+        if (found := standing(records)) is not None:
+            return found
+        entry = Entry(kind, subject, provenance, {"inputs": seen, "figures": derive(seen, sources)})
+        try:
+            return ledger.append_all([entry], seen=records[-1].seq if records else 0)[0]
+        except OvertakenError:
+            continue
 
 
 def seal(seq: int, ts: str, kind: str, subject: str, provenance: Provenance, body: dict[str, Any], prev: str) -> Record:

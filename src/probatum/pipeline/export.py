@@ -12,12 +12,19 @@ from typing import Any
 from probatum.core.canonical import sha256_hex
 from probatum.pipeline.green import HEAD_FILE, green
 from probatum.pipeline.kinds import KINDS
+from probatum.pipeline.periodic import CSV_COLUMNS, DAILY, WEEKLY, csv_row, date_of
 from probatum.pipeline.ports import Blobs, Record
 from probatum.pipeline.report import html_report
 from probatum.pipeline.summary import checks_of, columns_of, mapping
 
 RENDERED = (HEAD_FILE, "report.html")
 """Files made for people: their wording belongs to the version that rendered them."""
+
+PERIODIC = ("ml_daily_reports.csv", "ml_weekly_summaries.csv", "action_log.csv")
+"""Series of what is made by the clock, in ``daily/`` and ``weekly/``."""
+
+_ROUTINE = frozenset({"job_run", "rollout_event", "rollout_document", "psi_snapshot", "drill_reminder", "match_report"})
+"""Kinds that are no action of the log's: too frequent, or told by another record."""
 
 _RESERVED = re.compile(r"(?i)(daily|weekly|con|nul|aux|prn|.*\.(json|txt|csv|html|md))")
 
@@ -35,6 +42,7 @@ def export(records: Sequence[Record], blobs: Blobs) -> dict[str, bytes]:
                 files[name] = files[f"{safe_part(record.subject)}/{name}"] = data
     for folder, chosen in _by_folder(records, "psi_snapshot"):
         files[f"{folder}psi_series.csv"] = psi_series(chosen)
+    files |= _periodic(records)
     files["report.html"] = html_report(records).encode()
     digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
     files[HEAD_FILE] = green(records, digests).encode()
@@ -48,9 +56,10 @@ def is_export_name(name: str) -> bool:
         "eval_result.json",
         "eval_result.txt",
         "psi_series.csv",
+        *PERIODIC,
         *RENDERED,
     }
-    return base in known or base.startswith(("metrics_baseline_", "canary_run_", "root_cause_"))
+    return base in known or base.startswith(("metrics_baseline_", "canary_run_", "root_cause_", "report_", "summary_"))
 
 
 def safe_part(subject: str) -> str:
@@ -100,6 +109,43 @@ def psi_series(snapshots: Iterable[Record]) -> bytes:
         columns = ("verdict", "name", "psi", "critical", "p_value")
         rows += [(*start, *(check.get(name) for name in columns)) for check in checks]
     return csv_bytes(["seq", "ts", "subject", "provenance", "verdict", "feature", "psi", "critical", "p_value"], rows)
+
+
+def _periodic(records: Sequence[Record]) -> dict[str, bytes]:
+    """Return ``daily/`` and ``weekly/``: one JSON and one CSV of each day and week, their series, and the action log.
+
+    A day that was reported twice, as after a slot was given up and done by hand, stands in its newest form.
+    """
+    files: dict[str, bytes] = {}
+    days = {date_of(record): record for record in records if record.kind == DAILY}
+    weeks = {date_of(record): record for record in records if record.kind == WEEKLY}
+    for folder, chosen in ((f"daily/report_{date}", record) for date, record in sorted(days.items())):
+        files[f"{folder}.json"] = json_bytes(document(chosen))
+        files[f"{folder}.csv"] = csv_bytes(CSV_COLUMNS, [csv_row(chosen.body["figures"])])
+    rows = [csv_row(record.body["figures"]) for _, record in sorted(days.items())]
+    ended = [(date, record.body["figures"]) for date, record in sorted(weeks.items())]
+    files |= {f"weekly/summary_{date}.json": json_bytes(document(record)) for date, record in sorted(weeks.items())}
+    if rows:
+        files["daily/ml_daily_reports.csv"] = csv_bytes(CSV_COLUMNS, rows)
+        files["daily/action_log.csv"] = csv_bytes(ACTION_COLUMNS, map(_action, _actions(records)))
+    if ended:
+        columns = ("week_ending", *CSV_COLUMNS[1:])
+        weekly = [(date, *csv_row({**found, "date": date})[1:]) for date, found in ended]
+        files["weekly/ml_weekly_summaries.csv"] = csv_bytes(columns, weekly)
+    return files
+
+
+ACTION_COLUMNS = ("ts", "record", "action", "subject", "provenance", "result")
+
+
+def _actions(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.kind not in _ROUTINE]
+
+
+def _action(record: Record) -> tuple[object, ...]:
+    found = record.body["figures"]
+    result = found.get("verdict") or found.get("overall_status") or "recorded"
+    return (record.ts, record.seq, record.kind, record.subject, record.provenance.value, str(result))
 
 
 def _files(record: Record, blobs: Blobs) -> dict[str, bytes]:

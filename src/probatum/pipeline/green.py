@@ -8,7 +8,7 @@ from typing import Any
 
 from probatum import __version__
 from probatum.pipeline.evidence import GENESIS
-from probatum.pipeline.page import Item, Table, Text, number
+from probatum.pipeline.page import Chart, Item, Table, Text, number
 from probatum.pipeline.ports import Record
 from probatum.pipeline.report import checks_table, flat, reasons, verdict_table
 from probatum.pipeline.rollout_report import rollout_tables
@@ -38,25 +38,25 @@ def _lines(records: Sequence[Record], digests: Mapping[str, str]) -> Iterator[st
     yield from (f"Head: record {len(records)}, SHA-256 `{head}`, rendered by probatum {__version__}", "")
     yield "Every figure below is recomputed from stored data by `probatum evidence verify`."
     yield from ("", "## Executive summary", "")
-    yield from _item(verdict_table(models)) if models else [f"No model: {NOT_MEASURED}."]
+    yield from markdown(verdict_table(models)) if models else [f"No model: {NOT_MEASURED}."]
     for table in reasons(models):
-        yield from ("", "### What is no PASS", "", *_item(table))
+        yield from ("", "### What is no PASS", "", *markdown(table))
     for kind, title in (*JUDGED.items(), ("promote_check", "Promote blockers")):
         yield from ("", f"## {title}")
         chosen = newest(records, kind)
         for record in chosen:
             yield from ("", f"### {_text(record.subject)}", "", _origin(record), "")
-            yield from _item(checks_table("Checks", record.body["figures"]))
+            yield from markdown(checks_table("Checks", record.body["figures"]))
             for shown in _rollout(kind, record.body["figures"]):
-                yield from ("", f"**{_text(shown.title)}**", "", *_item(shown))
+                yield from ("", f"**{_text(shown.title)}**", "", *markdown(shown))
         if not chosen:
             yield from ("", f"{NOT_MEASURED.capitalize()}.")
     for kind, title in CHAPTERS.items():
         for record in newest(records, kind):
             yield from ("", f"## {title}: {_text(record.subject)}", "", _origin(record), "")
-            yield from _item(Table("", ("figure", "value"), tuple(flat(record.body["figures"]))))
+            yield from markdown(Table("", ("figure", "value"), tuple(flat(record.body["figures"]))))
     yield from ("", "## Evidence files", "")
-    yield from _item(Table("", ("file", "SHA-256"), tuple(digests.items())))
+    yield from markdown(Table("", ("file", "SHA-256"), tuple(digests.items())))
 
 
 def _rollout(kind: str, figures: Mapping[str, Any]) -> list[Table]:
@@ -70,10 +70,13 @@ def _origin(record: Record) -> str:
     return f"Record {record.seq}, {record.ts}, data {record.provenance.upper()}, SHA-256 `{record.hash}`."
 
 
-def _item(item: Item) -> Iterator[str]:
+def markdown(item: Item) -> Iterator[str]:
+    """Yield an item as lines of Markdown; of a chart its title, what there is to see, and its numbers."""
     if isinstance(item, Text):
         yield _text(item.text)
-    elif isinstance(item, Table):
+    elif isinstance(item, Chart):
+        yield from (f"### {_text(item.title)}", "", _text(item.summary), "", *markdown(item.table))
+    else:
         yield _row(item.columns)
         yield _row(["---"] * len(item.columns), raw=True)
         yield from (_row(row) for row in item.rows)

@@ -30,6 +30,8 @@ class EvidenceKind(msgspec.Struct, frozen=True):
         return function
 
 
+_SHADOWED = (("shadow_attempts", ("shadow_matches", "shadow_mismatches", "shadow_errors")),)
+
 KINDS: dict[str, EvidenceKind] = {
     "data_import": EvidenceKind(
         "probatum.pipeline.importing:figures",
@@ -38,7 +40,7 @@ KINDS: dict[str, EvidenceKind] = {
     ),
     "train": EvidenceKind("probatum.pipeline.training:figures", "train.json"),
     "offline_report": EvidenceKind("probatum.pipeline.gate:figures", "offline_report.json", judges=True),
-    "psi_snapshot": EvidenceKind("probatum.pipeline.drift:figures", "psi_snapshot.json", judges=True),
+    "psi_snapshot": EvidenceKind("probatum.pipeline.live_drift:figures", "psi_snapshot.json", judges=True),
     "smoke_1k": EvidenceKind(
         "probatum.pipeline.smoke:figures", "smoke_1k.json", (("total_requests", ("success", "errors")),), judges=True
     ),
@@ -68,9 +70,17 @@ KINDS: dict[str, EvidenceKind] = {
     "promote_check": EvidenceKind("probatum.pipeline.promotion:figures", "promote_check.json", judges=True),
     "review": EvidenceKind("probatum.pipeline.promotion:review_figures", "review.json"),
     "waiver": EvidenceKind("probatum.pipeline.promotion:waiver_figures", "waiver.json"),
-    "alert_history": EvidenceKind("probatum.pipeline.promotion:alert_figures", "alert_history.json"),
+    "alert_history": EvidenceKind("probatum.pipeline.alerts:figures", "alert_history.json", judges=True),
     "verification": EvidenceKind("probatum.pipeline.promotion:verification_figures", "verification.json", judges=True),
     "drill": EvidenceKind("probatum.pipeline.drill:figures", "drill.json", judges=True),
+    "alert": EvidenceKind("probatum.pipeline.notices:figures", ""),
+    "retrain_proposal": EvidenceKind("probatum.pipeline.proposals:figures", "retrain_proposal.json"),
+    "job_run": EvidenceKind("probatum.pipeline.jobs:figures", ""),
+    "daily_report": EvidenceKind("probatum.pipeline.periodic:daily_figures", "", _SHADOWED),
+    "weekly_summary": EvidenceKind("probatum.pipeline.periodic:weekly_figures", "", _SHADOWED),
+    "match_report": EvidenceKind("probatum.pipeline.periodic:match_figures", "match_report.json", _SHADOWED),
+    "drill_reminder": EvidenceKind("probatum.pipeline.periodic:drill_figures", ""),
+    "dashboard_picture": EvidenceKind("probatum.pipeline.picture:figures", ""),
     "release": EvidenceKind("probatum.pipeline.release:figures", "release.json"),
 }
 
@@ -82,7 +92,10 @@ BLOB_KINDS: dict[str, str] = {
     "metrics": "txt",
     "quarantine": "parquet",
     "counts": "json",
+    "alerts": "json",
     "rollout_plan": "json",
+    "decisions": "parquet",
+    "picture": "png",
 }
 """Kind of blob to its file extension. In a record, a key of this name holds the digest of such a blob."""
 

@@ -88,6 +88,10 @@ class Leadership(Protocol):
 class Blobs(Protocol):
     """A content-addressed store. Kinds: ``artifact`` (.json), ``predictions`` and ``window`` (.parquet)."""
 
+    def __hash__(self) -> int:
+        """Tell stores apart: what was computed from a digest is remembered for the store it lies in."""
+        ...
+
     def put(self, kind: str, data: bytes) -> str:
         """Store bytes (atomically; storing the same twice is one) and return their SHA-256."""
         ...
@@ -109,7 +113,7 @@ class Decisions(Protocol):
     """What executors logged, decision by decision."""
 
     def read(self, start_ns: int, end_ns: int) -> pl.DataFrame:
-        """Return the decisions made in [start, end), by time: fields of ``DecisionRow``, features as ``f_…``, ``fingerprint``."""
+        """Return the decisions made in [start, end), by time: fields of ``DecisionRow``, features as ``f_…``, ``fingerprint``, ``provenance``."""
         ...
 
 

@@ -1,13 +1,12 @@
 """Say what stands between a model and promotion, from the records in the ledger alone, and promote where nothing does.
 
-Kinds: ``promote_check`` (the gate), and what people and tools contribute to it: ``review``, ``waiver``, ``alert_history`` and
-``verification``.
+Kinds: ``promote_check`` (the gate), and what people and tools contribute to it: ``review``, ``waiver`` and ``verification``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -31,14 +30,6 @@ ANY_MODEL = ("drill", "verification")
 
 LATER = frozenset({"validation", "alerts", "review", "evidence_verified", "drill"})
 """Requirements that can only be met after a canary: they stop a promotion, not a release candidate."""
-
-
-class AlertHistory(Protocol):
-    """Where alerts of enforced criteria are looked up."""
-
-    def read(self, window_s: int, now_ns: int) -> dict[str, Any]:
-        """Return {"critical", "warning": counts, "window_s", "source", "raw"} of the window that ends now."""
-        ...
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------
@@ -115,7 +106,8 @@ def proofs_of(record: Record, model: str) -> Iterator[Proof]:
             yield proof("validation", verdict, figures={"seconds": found["validation_s"]})
         case "alert_history":
             numbers = {name: float(found[name]) for name in ("critical", "warning", "window_s")}
-            yield proof("alerts", verdict, figures=numbers)
+            measured = Verdict.ERROR if found["problem"] else Verdict.PASS  # how many are too many says the policy
+            yield proof("alerts", measured, figures=numbers)
         case "review":
             yield proof("review", verdict, by=inputs["by"])
         case "drill":
@@ -256,19 +248,6 @@ def waiver_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]: 
     """Return how long a waiver stands; it must be one that may be given."""
     waiver = _waiver_from(inputs, "")
     return {"blocker": waiver.blocker, "by": waiver.by, "stands_s": (waiver.expires_ts - waiver.ts) / 1e9}
-
-
-def record_alerts(
-    ledger: Ledger, sources: Sources, model: str, history: AlertHistory, window_s: int, now_ns: int
-) -> Record:
-    """Append ``alert_history``: what alerts of enforced criteria fired in the window."""
-    inputs = {"artifact": model, **history.read(window_s, now_ns)}
-    return _append(ledger, sources, "alert_history", model, inputs, alert_figures)
-
-
-def alert_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:  # noqa: ARG001
-    """Return the counts of alerts; limits are the policy's and are applied by the gate."""
-    return {name: inputs[name] for name in ("critical", "warning", "window_s")}
 
 
 def record_verification(ledger: Ledger, sources: Sources, findings: Collection[object]) -> Record:

@@ -186,14 +186,14 @@ def _model_sections(model: ModelSummary) -> Iterator[Section]:
     tables = [
         Table(kind, ("figure", "value"), tuple(flat({k: v for k, v in model.figures(kind).items() if k not in shown})))
         for kind in model.records
-        if kind not in ("psi_snapshot", "promote_check", "canary_preflight", *RUNS)
+        if kind not in ("psi_snapshot", "promote_check", "canary_preflight", "alert_history", *RUNS)
     ]
     if tables:
         yield Section(f"{model.subject}: all other figures", tuple(tables), level=3, folded=True)
 
 
 def _rollout_sections(model: ModelSummary) -> Iterator[Section]:
-    for kind in ("canary_preflight", *RUNS):
+    for kind in ("canary_preflight", *RUNS, "alert_history"):
         figures, items = model.figures(kind), list[Item]()
         try:
             items += [*rollout_tables(kind, figures), *rollout_charts(figures)] if figures else []
@@ -248,10 +248,12 @@ def _imports(records: Sequence[Record]) -> Section:
 
 
 def _appendix(records: Sequence[Record]) -> Section:
-    shown = [record for record in records if record.kind != "rollout_event"]
+    shown = [record for record in records if record.kind not in ("rollout_event", "job_run")]
     rows = tuple((r.seq, r.ts, r.kind, r.subject, r.provenance.upper(), r.hash) for r in shown)
     events = (
-        f"{len(records) - len(shown):,} events of rollouts are in the chain too. " if len(shown) < len(records) else ""
+        f"{len(records) - len(shown):,} events of rollouts and slots of jobs are in the chain too. "
+        if len(shown) < len(records)
+        else ""
     )
     how = f"{events}Each hash covers its record and the hash before it. Recompute everything with: probatum evidence verify"
     table = Table("", ("seq", "time", "kind", "subject", "data", "hash"), rows)

@@ -141,12 +141,6 @@ class Rollout:
             carry_out(self, handler)
         return step
 
-    def recover(self, handler: Effects) -> None:
-        """Carry out again what the newest event asked for, and publish the share that stands: a crash may have kept it."""
-        self.refresh()
-        handler.set_share(self, self.state.share_percent)
-        carry_out(self, handler)
-
     def _append(self, plan: Plan, digest: str, event: Event, step: Step, epoch: int | None) -> bool:
         """Append one record and say whether it was the next one; another's before it means: look again."""
         link = {"seq": self.head.seq, "hash": self.head.hash} if self.head else None

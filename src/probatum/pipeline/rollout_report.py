@@ -13,6 +13,7 @@ RUNS = ("canary_dryrun_observe", "canary_run", "validation")
 
 FORECAST = ("share", "samples needed", "planned, s", "holds after, s")
 PHASES = ("share", "start", "end", "duration, s", "measure", "bad", "n", "rate", "Clopper-Pearson")
+ALERTS = ("alertname", "severity", "criterion", "counts_as", "firings", "first", "last")
 _Values = tuple[float | None, ...]
 
 
@@ -21,6 +22,8 @@ def rollout_tables(kind: str, figures: Mapping[str, Any]) -> Iterator[Table]:
     if kind == "canary_preflight":
         rows = [tuple(phase.get(name) for name in _FORECAST_KEYS) for phase in mappings(figures.get("phases"))]
         yield Table("What each phase needs", FORECAST, tuple(rows))
+    if kind == "alert_history" and "alerts" in figures:
+        yield alert_table(figures)
     if kind not in RUNS:
         return
     ended = (figures.get("stage"), figures.get("reason"), figures.get("started"), figures.get("ended"))
@@ -35,9 +38,19 @@ def rollout_tables(kind: str, figures: Mapping[str, Any]) -> Iterator[Table]:
         latency = mapping(beside.get("canary_latency_ms"))
         flat += [(f"latency {name}, ms", value, "in process") for name, value in latency.items()]
         yield Table("Canary against baseline", ("figure", "canary", "baseline"), (*rows, *flat))
+    if alerts := mapping(figures.get("alerts")):
+        yield alert_table(alerts)
     cause = mapping(figures.get("root_cause"))
     if cause:
         yield from _cause(cause)
+
+
+def alert_table(told: Mapping[str, Any]) -> Table:
+    """Return what fired in a window; its title says how much of the window was seen."""
+    rows = [tuple(row.get(name) for name in ALERTS) for row in mappings(told.get("alerts"))]
+    seen = told.get("problem") or f"{told['coverage']:.1%} of {told.get('window_s')} s seen"
+    title = f"Alerts of the window: {told.get('critical')} critical, {told.get('warning')} warnings ({seen})"
+    return Table(title, ALERTS, tuple(rows))
 
 
 def rollout_charts(figures: Mapping[str, Any]) -> Iterator[Chart]:
@@ -63,7 +76,17 @@ def rollout_charts(figures: Mapping[str, Any]) -> Iterator[Chart]:
 
 
 _FORECAST_KEYS = ("share_percent", "samples_needed", "planned_s", "max_s")
-_BESIDE = ("attempts", "ok", "failures", "matches", "match_rate", "agreements", "agreement_rate", "outcomes_known")
+_BESIDE = (
+    "attempts",
+    "ok",
+    "failures",
+    "matches",
+    "match_rate",
+    "agreements",
+    "agreement_rate",
+    "outcomes_known",
+    "counted_by_metrics",
+)
 
 
 def _phase_rows(figures: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:

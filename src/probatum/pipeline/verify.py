@@ -18,6 +18,7 @@ from probatum.pipeline.evidence import GENESIS, record_hash
 from probatum.pipeline.export import RENDERED, export, is_export_name
 from probatum.pipeline.green import HEAD_FILE, find_head
 from probatum.pipeline.kinds import KINDS, EvidenceKind, named_blobs
+from probatum.pipeline.periodic import DAILY, MATCH, SUBJECT, WEEKLY
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
 from probatum.pipeline.registry import load_artifact
 
@@ -167,13 +168,16 @@ class _Checker:
             artifact = load_artifact(self._sources, (figures if record.kind == "train" else inputs)["artifact"])
             data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
             proofs = [self._classes[proof] for proof in inputs.get("proofs", ()) if proof in self._classes]
-            subject, rests_on = artifact.name, [artifact.data.provenance, *map(self._class_of, data), *proofs]
+            logged = [Provenance(figures["provenance"])] if "decisions" in inputs else []
+            subject, rests_on = artifact.name, [artifact.data.provenance, *map(self._class_of, data), *proofs, *logged]
         elif record.kind in _OF_ROLLOUT:
             subject = load_artifact(self._sources, inputs["artifact"]).name
             proofs = [self._classes[proof] for proof in inputs.get("proofs", {}).values() if proof in self._classes]
             rests_on = [*proofs, Provenance(figures.get("provenance") or record.provenance)]
         elif record.kind == "rollout_event":
             subject, rests_on = inputs["rollout"], [Provenance(figures["state"]["provenance"] or record.provenance)]
+        elif record.kind in _OF_DECISIONS:
+            subject, rests_on = SUBJECT, [Provenance(figures["provenance"])]
         else:
             return
         if record.subject != subject:
@@ -188,7 +192,8 @@ class _Checker:
         return self._classes[dataset]
 
 
-_OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check")
+_OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check", "retrain_proposal")
+_OF_DECISIONS = (DAILY, WEEKLY, MATCH)
 _OF_ROLLOUT = ("canary_preflight", "canary_dryrun_observe", "canary_run", "validation")
 
 

@@ -92,6 +92,7 @@ class ValidationBegan(_Event, frozen=True, tag="validation"):
     """The watch over fresh data began."""
 
     by: str
+    reason: str = ""
 
 
 class PromotionAsked(_Event, frozen=True, tag="promotion"):

@@ -80,8 +80,8 @@ _DONE = (Stage.COMPLETED, Stage.VALIDATING, Stage.VALIDATED)
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Hold everything the next decision depends on. Times and durations are ns, shares per cent.
 
-    ``elapsed_ns`` is time under observation in this phase, ``blind_ns`` time without it, ``clock_ts`` when either was last
-    counted; ``max_ns`` is when the phase holds. ``streams`` holds the counts per measure and phase, ``provenance`` the weakest class seen so far.
+    ``elapsed_ns`` is time under observation in this phase, ``blind_ns`` time without it, ``clock_ts`` what the controller's
+    clock said when either was last counted (``ts`` never runs back, that clock may); ``max_ns`` is when the phase holds. ``streams`` holds the counts per measure and phase, ``provenance`` the weakest class seen so far.
     """
 
     stage: Stage
@@ -198,10 +198,10 @@ def check_promotion(plan: Plan, state: State, event: PromotionAsked) -> None:
 
 
 def judge(plan: Plan, state: State, *, with_bounds: bool = True) -> Judgement:
-    """Judge the evidence of this phase as it stands; in validation only what was seen since it began."""
+    """Judge the evidence of this phase as it stands; since a validation began only what was seen from then on."""
     steps = len(plan.ladder.shares_percent)
     streams = state.streams
-    if state.stage is Stage.VALIDATING:
+    if state.phase >= steps:
         streams = {
             name: msgspec.structs.replace(item, segments=item.segments[steps:] or ((0, 0),))
             for name, item in streams.items()
@@ -433,18 +433,19 @@ def _read(plan: Plan, state: State, event: Observed) -> State:
     """Take over the counts that can be relied on, and note for the rest why they cannot."""
     given = {item.measure: item for item in event.measurements}
     streams = {
-        name: _stream(plan, state, state.streams.get(name) or _new_stream(state), given.get(name))
+        name: _stream(plan, state, event.ts, state.streams.get(name) or _new_stream(state), given.get(name))
         for name in {item.measure: None for item in plan.criteria}
     }
     seen = all(not streams[item.measure].problem for item in plan.criteria if item.enforced)
-    # A clock that jumped ahead, or a loop that slept, has not observed anything in between.
-    dt_ns = min(state.ts - state.clock_ts, max(plan.ladder.stale_s, 2 * plan.ladder.poll_s) * NS_PER_S)
-    counting = seen and state.stage in (Stage.RUNNING, Stage.VALIDATING)
+    # A clock that jumped ahead, or a loop that slept, has not observed anything in between; one that was put back goes on.
+    most_ns = max(plan.ladder.stale_s, 2 * plan.ladder.poll_s) * NS_PER_S
+    dt_ns = min(max(event.ts - state.clock_ts, 0), most_ns)
+    counting = seen and event.ts - state.clock_ts <= most_ns and state.stage in (Stage.RUNNING, Stage.VALIDATING)
     classes = [item.provenance for item in event.measurements]
     return _but(
         state,
         streams=streams,
-        clock_ts=state.ts,
+        clock_ts=event.ts,
         elapsed_ns=state.elapsed_ns + (dt_ns if counting else 0),
         blind_ns=0 if seen else state.blind_ns + dt_ns,
         provenance=Provenance.weakest([*classes, *([state.provenance] if state.provenance else [])])
@@ -453,25 +454,25 @@ def _read(plan: Plan, state: State, event: Observed) -> State:
     )
 
 
-def _stream(plan: Plan, state: State, known: Stream, given: RateMeasurement | None) -> Stream:
+def _stream(plan: Plan, state: State, now_ns: int, known: Stream, given: RateMeasurement | None) -> Stream:
     """Return the stream with the new counts, or as it was with the reason why they were not taken."""
-    problem = _problem(plan, state, known, given)
+    problem = _problem(plan, state, now_ns, known, given)
     if problem or given is None:
         return Stream(known.segments, problem, measured=False)
     *before, (n, bad) = known.segments
     grown = (n + given.n - known.n, bad + given.bad - known.bad)
     phase = min(max(state.phase, 0), len(plan.ladder.shares_percent) - 1)
-    age_ns = state.ts - given.last_ts if given.last_ts is not None else 0
+    age_ns = now_ns - given.last_ts if given.last_ts is not None else 0
     quiet = f"no new sample for {age_ns // NS_PER_S} s" if age_ns > plan.stale_ns(phase) else ""
     return Stream((*before, grown), quiet=quiet)
 
 
-def _problem(plan: Plan, state: State, known: Stream, given: RateMeasurement | None) -> str:
+def _problem(plan: Plan, state: State, now_ns: int, known: Stream, given: RateMeasurement | None) -> str:
     stale_ns = plan.ladder.stale_s * NS_PER_S
     if given is None:
         return "not measured"
-    if abs(state.ts - given.read_ts) > stale_ns:
-        return f"read {abs(state.ts - given.read_ts) // NS_PER_S} s {'ago' if given.read_ts < state.ts else 'ahead'}"
+    if abs(now_ns - given.read_ts) > stale_ns:
+        return f"read {abs(now_ns - given.read_ts) // NS_PER_S} s {'ago' if given.read_ts < now_ns else 'ahead'}"
     if given.n < known.n or given.bad < known.bad or given.n - known.n < given.bad - known.bad:
         return f"counters fell from {known.bad} of {known.n} to {given.bad} of {given.n}"
     if given.first_ts is not None and given.first_ts < state.started_ts:

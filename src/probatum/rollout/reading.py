@@ -102,8 +102,11 @@ def _measurement(
     firsts, lasts = ([ts for ts in column if ts is not None] for column in zip(*seen, *known, strict=True))
     if n and not (firsts and lasts):
         raise DataError("samples without the time of the first and the last", field=measure)
-    # The clocks of replicas differ a little: a decision is no younger than the read that saw it.
-    first, last = (min(min(firsts), read_ts), min(max(lasts), read_ts)) if n else (None, None)
+    first, last = (min(firsts), min(max(lasts), read_ts)) if n else (None, None)
+    # The clocks of replicas differ a little: a newest decision is no younger than the read that saw it. A first one that is
+    # will not be for long, or somebody's clock is wrong.
+    if first is not None and first > read_ts:
+        raise DataError("the first sample is later than this read: clocks differ", field=measure)
     return RateMeasurement(
         measure=measure, n=n, bad=bad, first_ts=first, last_ts=last,
         read_ts=read_ts, source=source, query=query, provenance=Provenance.weakest(classes), raw=raw,

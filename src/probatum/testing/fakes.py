@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import polars as pl
+
 from probatum.core.canonical import sha256_hex
 from probatum.core.clock import Clock, VirtualClock, format_utc
 from probatum.core.errors import IntegrityError, OvertakenError, UnknownNameError
@@ -105,3 +107,14 @@ class MemorySources:
         self.blobs = MemoryBlobs()
         self.datasets = MemoryDatasets(datasets)
         self.ledger = MemoryLedger()
+
+
+class MemoryDecisions:
+    """Keep logged decisions in one table. Implements ``pipeline.ports.Decisions``; ``reads`` counts how often it was asked."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame, self.reads = frame.sort("ts"), 0
+
+    def read(self, start_ns: int, end_ns: int) -> pl.DataFrame:
+        self.reads += 1
+        return self.frame.filter(pl.col("ts").is_between(start_ns, end_ns, closed="left"))

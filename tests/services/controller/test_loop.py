@@ -120,7 +120,7 @@ def test_it_leads_a_rollout_to_its_end(fakes: Fakes) -> None:
     assert {"run", "rc"} <= set(fakes.done)
     (shown,) = controller.status["rollouts"]
     assert (shown["stage"], shown["share_percent"], controller.status["role"]) == ("completed", 100, "leading")
-    assert fakes.registry.value(metrics.CANARY_SHARE, "r") == 100.0
+    assert fakes.registry.value(metrics.CANARY_SHARE, "r", "r#1") == 100.0
 
 
 def test_who_waits_does_nothing(fakes: Fakes) -> None:
@@ -151,6 +151,20 @@ def test_a_deposed_controller_asks_anew(fakes: Fakes, monkeypatch: pytest.Monkey
     fakes.second(controller)
     assert controller.status["role"] == "leading"
     assert fakes.sources.ledger.head() != before
+
+
+def test_a_clock_that_is_put_back_puts_no_reading_off(fakes: Fakes) -> None:
+    """After an hour ahead and back the very next second is read, and the phases go on."""
+    controller = fakes.controller()
+    fakes.second(controller)
+    for jump_s in (3_600, -3_600):
+        fakes.clock._now_ns += jump_s * NS_PER_S
+        before = fakes.sources.ledger.head()
+        fakes.second(controller)
+        assert fakes.sources.ledger.head() != before
+    for _ in range(25):
+        fakes.second(controller)
+    assert fakes.rollout.state.stage is Stage.COMPLETED, fakes.rollout.state.reason
 
 
 def test_failing_effects_hold_up_no_abort(fakes: Fakes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,25 +17,43 @@ from probatum.services.controller.loop import Controller
 from probatum.services.http import error_body, refusal
 from probatum.services.telemetry.registry import CONTENT_TYPE, Registry
 
+STOP_S = 5.0
+
 
 class ControllerApp(Starlette):
-    """Run the loop in a thread of its own beside the pages; ``routes`` are those of the parts that are wired in."""
+    """Run the loop in a thread of its own beside the pages; ``routes`` are those of the parts that are wired in.
 
-    def __init__(self, controller: Controller, registry: Registry, routes: Sequence[BaseRoute] = ()) -> None:
+    ``beside`` run in threads of their own until the event they are given is set. Nobody waits long for them at the end:
+    what they append is whole or not at all.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        registry: Registry,
+        routes: Sequence[BaseRoute] = (),
+        beside: Sequence[Callable[[threading.Event], None]] = (),
+    ) -> None:
         self._controller, self._registry = controller, registry
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=controller.run, args=(self._stop,), name="controller", daemon=True)
+        self._threads = [
+            threading.Thread(target=run, args=(self._stop,), daemon=True) for run in (controller.run, *beside)
+        ]
         own = (Route("/status", self._status), Route("/health", self._status), Route("/metrics", self._metrics))
         super().__init__(routes=[*own, *routes], exception_handlers={ProbatumError: _refused, 404: _lost, 405: _method})
 
     async def start(self) -> None:
         """Begin to tick."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     async def stop(self) -> None:
         """Let the tick that runs end, and resign."""
         self._stop.set()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        loop, *beside = self._threads
+        await asyncio.get_running_loop().run_in_executor(None, loop.join)
+        for thread in beside:
+            await asyncio.get_running_loop().run_in_executor(None, thread.join, STOP_S)
 
     async def _status(self, request: Request) -> Response:  # noqa: ARG002
         return json_response(200, msgspec.json.encode(self._controller.status))

@@ -13,13 +13,15 @@ from probatum.core.clock import NS_PER_S, Clock
 from probatum.core.errors import OvertakenError, ProbatumError
 from probatum.core.verdict import Verdict
 from probatum.pipeline import control
-from probatum.pipeline.ports import Leadership, Ledger, Sources
+from probatum.pipeline.ports import Leadership, Ledger, Record, Sources
+from probatum.pipeline.registry import CHALLENGER, CHAMPION, aliases
 from probatum.pipeline.rollout import KIND, Effects, Rollout, carry_out, refusal
 from probatum.rollout.events import DigestsSeen, Event, Observed, event_from_record
 from probatum.rollout.machine import Stage, judge
 from probatum.rollout.measurement import RateMeasurement
 from probatum.rollout.plan import Plan
 from probatum.rollout.reading import Reading, Source
+from probatum.services.controller.gauges import DriftGauges
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
@@ -39,6 +41,10 @@ class Watch:
         self.run, self.due_ns, self.owes, self.reading = "", 0, True, Reading()
         self.before: dict[str, RateMeasurement] = {}
         self.plan = rollout.plan.digest
+
+    def is_due(self, now_ns: int) -> bool:
+        """Say whether it is time to read; a clock that was put back must not put the reading off."""
+        return not 0 < self.due_ns - now_ns <= self.rollout.plan.ladder.poll_s * NS_PER_S
 
     def observe(self, now_ns: int, drift: Verdict | None) -> Event:
         """Read the source and return what is to be appended."""
@@ -74,13 +80,19 @@ class Controller:
         self._source_of, self._clock = source_of, clock
         self._epoch: int | None = None
         self._watches: dict[str, Watch] = {}
-        self._drift: dict[str, Verdict] = {}
-        self._seen = {control.KIND: 0, "psi_snapshot": 0}
+        self._snapshots: dict[str, Record] = {}
+        self._aliases: dict[str, str] = {}
+        self._seen = {control.KIND: 0, "psi_snapshot": 0, "alias": 0}
         self._leads = registry.gauge(metrics.CONTROLLER_LEADS)
         self._last = registry.gauge(metrics.CONTROLLER_TICK)
         self._ticks = {name: registry.counter(metrics.CONTROLLER_TICKS, name).inc for name in ("ok", "failed")}
-        self._registry = registry
+        self._registry, self._gauges = registry, DriftGauges(registry)
         self.status: dict[str, Any] = {"role": "waiting", "epoch": None, "problem": "", "rollouts": []}
+
+    @property
+    def epoch(self) -> int | None:
+        """Return the epoch in which this process leads; None while it waits. For other threads to look at."""
+        return self._epoch
 
     def run(self, stop: threading.Event) -> None:
         """Tick until told to stop, then let another lead at once."""
@@ -130,7 +142,10 @@ class Controller:
         """Find rollouts by their documents: one that never had a share has no executors, and a replay has none."""
         for record in self._ledger.records(kind="psi_snapshot", after=self._seen["psi_snapshot"]):
             self._seen["psi_snapshot"] = record.seq
-            self._drift[record.body["inputs"]["artifact"]] = Verdict(record.body["figures"]["verdict"])
+            self._snapshots[record.body["inputs"]["artifact"]] = record
+        for record in self._ledger.records(kind="alias", after=self._seen["alias"]):
+            self._seen["alias"] = record.seq
+            self._aliases |= aliases([record])
         for record in self._ledger.records(kind=control.KIND, after=self._seen[control.KIND]):
             if record.subject not in self._watches:
                 rollout = Rollout(self._ledger, self._sources, record.subject, controls=True)
@@ -147,10 +162,14 @@ class Controller:
             self._carry_out(watch)
         stage = rollout.state.stage
         waits = watch.owes and stage not in MOVING
-        if stage in WATCHED and not waits and self._clock.now_ns() >= watch.due_ns:
-            event = watch.observe(self._clock.now_ns(), self._drift.get(rollout.plan.model))
+        if stage in WATCHED and not waits and watch.is_due(self._clock.now_ns()):
+            event = watch.observe(self._clock.now_ns(), self._drift(rollout.plan.model))
             watch.owes = not refusal(rollout.apply(event, epoch=self._epoch)[1])
             self._carry_out(watch)
+
+    def _drift(self, model: str) -> Verdict | None:
+        found = self._snapshots.get(model)
+        return None if found is None else Verdict(found.body["figures"]["verdict"])
 
     def _carry_out(self, watch: Watch) -> None:
         """Do what the newest event asks for; what fails is tried again, and while phases run it holds up no reading."""
@@ -165,8 +184,11 @@ class Controller:
         self._leads.set(float(self._epoch is not None))
         self._last.set(self._clock.now_ns() / NS_PER_S)
         for watch in self._watches.values():
-            share = self._registry.gauge(metrics.CANARY_SHARE, watch.rollout.name)
+            share = self._registry.gauge(metrics.CANARY_SHARE, watch.rollout.name, watch.rollout.run)
             share.set(float(watch.rollout.state.share_percent))
+        at_work = {watch.rollout.plan.model for watch in self._watches.values() if watch.rollout.state.stage in WATCHED}
+        named = {self._aliases[name] for name in (CHAMPION, CHALLENGER) if name in self._aliases}
+        self._gauges.show(self._snapshots, at_work | named)
         shown = [summary(watch.rollout, watch.reading.problem) for watch in self._watches.values()]
         role = "leading" if self._epoch is not None else "waiting"
         self.status = {"role": role, "epoch": self._epoch, "problem": problem, "rollouts": shown}
@@ -187,7 +209,7 @@ def last_read(ledger: Ledger, name: str) -> dict[str, RateMeasurement]:
 
 
 def summary(rollout: Rollout, problem: str = "") -> dict[str, Any]:
-    """Return where a rollout stands, JSON-safe: stage, share, times, and each criterion with what it lacks."""
+    """Return where a rollout stands, JSON-safe: stage, share, times (of the phase, or of the validation), what each criterion lacks."""
     plan, state = rollout.plan, rollout.state
     steps = plan.ladder.shares_percent
     return {
@@ -201,6 +223,7 @@ def summary(rollout: Rollout, problem: str = "") -> dict[str, Any]:
         "reason": state.reason,
         "source": problem or "fresh",
         "elapsed_s": state.elapsed_ns // NS_PER_S,
+        "needs_s": plan.policy.validation.min_s if state.phase == len(steps) else plan.ladder.phase_s,
         "holds_at_s": state.max_ns // NS_PER_S,
         "approver": state.approver,
         "record": None if rollout.head is None else rollout.head.seq,

@@ -54,13 +54,13 @@ def _latency(name: str, text: str, labels: tuple[str, ...] = (), edges: tuple[fl
 
 # The engine.
 PREDICT_REQUESTS = Metric(
-    "ml_predict_requests_total",
+    series.PREDICT_REQUESTS,
     "counter",
     "Predict requests by outcome: success, rejected (the request was at fault), error (the model was).",
     ("model_version", "status"),
 )
-PREDICT_LATENCY = _latency("ml_predict_latency_ms", "Time to answer a predict request.", ("model_version",))
-MODEL_VERSION = Metric("ml_model_version", "gauge", "1 for the version that is served.", ("version",))
+PREDICT_LATENCY = _latency(series.PREDICT_LATENCY, "Time to answer a predict request.", ("model_version",))
+MODEL_VERSION = Metric(series.MODEL_VERSION, "gauge", "1 for the version that is served.", ("version",))
 MODEL_INFO = Metric(
     series.MODEL, "gauge", "1 for the model that is served.", ("version", "digest", "alias", "feature_set")
 )
@@ -79,16 +79,16 @@ REQUESTS_ABANDONED = Metric(
 # The executor.
 SHADOW_SUCCESS = Metric("ml_shadow_success_total", "counter", "Shadow calls that returned a score.")
 SHADOW_ERROR = Metric("ml_shadow_error_total", "counter", "Shadow calls that did not, by cause.", ("error_type",))
-SHADOW_MATCH = Metric("ml_shadow_match_total", "counter", "Comparisons with |baseline - model| < 0.05.")
-SHADOW_MISMATCH = Metric("ml_shadow_mismatch_total", "counter", "Comparisons with |baseline - model| >= 0.05.")
-SHADOW_ABS_DELTA = Metric("ml_shadow_abs_delta", "histogram", "|baseline - model|.", (), DELTA)
-SHADOW_LATENCY = _latency("ml_shadow_latency_ms", "Time of a shadow call.")
+SHADOW_MATCH = Metric(series.SHADOW_MATCH, "counter", "Comparisons with |baseline - model| < 0.05.")
+SHADOW_MISMATCH = Metric(series.SHADOW_MISMATCH, "counter", "Comparisons with |baseline - model| >= 0.05.")
+SHADOW_ABS_DELTA = Metric(series.SHADOW_ABS_DELTA, "histogram", "|baseline - model|.", (), DELTA)
+SHADOW_LATENCY = _latency(series.SHADOW_LATENCY, "Time of a shadow call.")
 SHADOW_LATENCY_DELTA = _latency("ml_shadow_latency_delta_ms", "Shadow minus baseline time.", edges=LATENCY_DELTA_MS)
 SHADOW_MATCH_RATE = Metric(
     "ml_shadow_match_rate", "gauge", "Matches over comparisons; absent before the first.", twin=Twin("ml_shadow_match_ratio")
 )  # fmt: skip
 SHADOW_OUTCOMES = Metric(
-    "ml_shadow_outcomes_total", "counter", "Decisions by what came of hearing the challenger; their sum is the attempts.", ("outcome",)
+    series.SHADOW_OUTCOMES, "counter", "Decisions by what came of hearing the challenger; their sum is the attempts.", ("outcome",)
 )  # fmt: skip
 DECISIONS = Metric("ml_executor_decisions_total", "counter", "Decisions by whose score was acted on.", ("route",))
 CHAMPION_OUTCOMES = Metric(
@@ -109,7 +109,7 @@ ROLLOUT_SEQUENCE = Metric(
     "ml_rollout_sequence", "gauge", "Ledger number of the rollout document that is applied; 0 before the first."
 )
 ROLLOUT_SHARE = Metric("ml_rollout_share", "gauge", "Share served now; 0 while the lease on the document has lapsed.")
-BASELINE_LATENCY = _latency("ml_baseline_latency_ms", "Time to compute the baseline.")
+BASELINE_LATENCY = _latency(series.BASELINE_LATENCY, "Time to compute the baseline.")
 
 # The executor's feed.
 FEED_MESSAGES = Metric("ml_feed_messages_total", "counter", "Ticks that came, as they came.", ("symbol",))
@@ -143,14 +143,33 @@ ROLLOUT_LAST = Metric(
 )
 
 # The controller.
-CONTROLLER_LEADS = Metric("ml_controller_leads", "gauge", "1 while this controller leads, 0 while it waits.")
+CONTROLLER_LEADS = Metric(series.CONTROLLER_LEADS, "gauge", "1 while this controller leads, 0 while it waits.")
 CONTROLLER_TICKS = Metric("ml_controller_ticks_total", "counter", "Looks at the rollouts: ok, failed.", ("outcome",))
 CONTROLLER_TICK = Metric("ml_controller_last_tick_time_seconds", "gauge", "Last look, seconds since the epoch.")
-CANARY_SHARE = Metric("ml_canary_share_percent", "gauge", "Share that the ledger allows, in per cent.", ("rollout",))
+CANARY_SHARE = Metric(
+    series.CANARY_SHARE,
+    "gauge",
+    "Share that the ledger allows, in per cent, by rollout and attempt.",
+    ("rollout", "run"),
+)
+
+# Jobs of the controller.
+JOB_LAST = Metric("ml_job_last_success_time_seconds", "gauge", "Last slot done, seconds since the epoch.", ("job",))
+JOB_RUNS = Metric("ml_job_runs_total", "counter", "Attempts at a job's slots: done, failed.", ("job", "outcome"))
 
 # Drift.
 PSI_SCORE = Metric(
-    "ml_psi_score", "gauge", "Population stability index against the reference bins.", ("feature",), twin=Twin("ml_psi")
+    series.PSI,
+    "gauge",
+    "Population stability index against the reference bins, by feature and overall; absent where rows are too few.",
+    ("model", "feature", "enforced"),
+    twin=Twin("ml_psi"),
+)
+PSI_TIME = Metric(series.PSI_TIME, "gauge", "Newest drift snapshot, seconds since the epoch; 0 for none.", ("model",))
+
+# Alerts.
+ALERTS_RECEIVED = Metric(
+    "ml_alerts_received_total", "counter", "Alerts told by Alertmanager: taken, or refused.", ("outcome",)
 )
 
 # The process. A counter is only comparable with itself since the same start.
