@@ -106,7 +106,7 @@ def test_a_killed_process_loses_only_its_unwritten_tail(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WRITER), str(folder)],
-        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:

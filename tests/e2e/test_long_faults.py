@@ -31,7 +31,7 @@ class Outage:
 
     def __init__(self, server: PostgresServer, live: Stack) -> None:
         self.server, self.live = server, live
-        self.rollout: Rollout = live.prepare("gone", quick(50, 100, phase_s=8, source_deadline_s=30), LENIENT)
+        self.rollout: Rollout = live.prepare("gone", quick(50, 100, phase_s=8, hold_factor=100), LENIENT)
         self.controller = live.controller()
         live.start("gone")
         live.wait(self.rollout, judged(20))
@@ -61,7 +61,7 @@ def test_the_controllers_clock_jumps(tmp_path: Path) -> None:
     offset.write_text("+0")
     fake = {"LD_PRELOAD": str(faketime), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
     with stack(tmp_path, None) as live, watched(live):
-        rollout = live.prepare("jumping", quick(25, 50, 100, phase_s=4, source_deadline_s=30), LENIENT)
+        rollout = live.prepare("jumping", quick(25, 50, 100, phase_s=4, source_deadline_s=60, hold_factor=100), LENIENT)
         until_role(live.controller(**fake, DONT_FAKE_MONOTONIC="1", FAKETIME_DONT_FAKE_MONOTONIC="1"), "leading")
         live.start("jumping")
         began = time.monotonic()

@@ -77,7 +77,7 @@ def test_up_decides_on_a_feed_and_survives_the_death_of_a_service(shared_data: P
     with market(shared_data) as (exchange, klines):
         options = ["--artifact", str(artifact), "-w", str(space), "--engine-port", "0", "--executor-port", "0",
                    "--controller-port", "0", "--feed", "binance", "--symbols", "BTCUSDT", "--url", exchange.url,
-                   "--rest-url", klines.url]  # fmt: skip
+                   "--rest-url", klines.url, "--grid", "1s"]  # fmt: skip
         with (tmp_path / "words").open("w") as words:
             process = subprocess.Popen([*COMMAND, "up", *options], stderr=words)
         try:
@@ -128,7 +128,7 @@ def test_day_long_features_are_ready_in_seconds(shared_data: Path, tmp_path: Pat
     with market(shared_data) as (exchange, klines):
         service = Service(
             "executor", "--port", "0", "-w", str(tmp_path), "--mode", "off", "--feature-set", "v1.8.1", "--feed", "binance",
-            "--symbols", "BTCUSDT", "--url", exchange.url, "--rest-url", klines.url,
+            "--symbols", "BTCUSDT", "--url", exchange.url, "--rest-url", klines.url, "--grid", "1s",
         )  # fmt: skip
         try:
             began = time.monotonic()
@@ -141,6 +141,27 @@ def test_day_long_features_are_ready_in_seconds(shared_data: Path, tmp_path: Pat
     assert rows.select(pl.col("^f_.*$").is_finite().all()).row(0) == (True,) * 7
     segments = pl.concat([pl.read_parquet(path) for path in (tmp_path / "recorded").rglob("*.parquet")])
     assert segments.filter(pl.col("kind") == 2).height >= 1_680  # what they were warmed up with is kept
+
+
+def test_logged_features_equal_those_of_the_recorded_data(shared_data: Path, tmp_path: Path) -> None:
+    """`skew` over the data that the executor recorded itself: every logged row is the batch path's, bit by bit."""
+    with market(shared_data) as (exchange, _):
+        service = Service(
+            "executor", "--port", "0", "-w", str(tmp_path), "--mode", "off", "--feature-set", "book", "--target", "next_move",
+            "--has", "sizes", "--has", "trades", "--feed", "binance", "--symbols", "BTCUSDT", "--url", exchange.url,
+            "--grid", "100ms",
+        )  # fmt: skip
+        try:
+            wait_for(lambda: service.get("/shadow/metrics")["decisions"] >= 60, 90)
+        finally:
+            service.stop()
+    subprocess.run([*COMMAND, "data", "seal", "-w", str(tmp_path)], check=True, capture_output=True)
+    done = subprocess.run(
+        [*COMMAND, "skew", "--grid", "100ms", "-w", str(tmp_path), "-o", "json"], capture_output=True, text=True
+    )
+    found = json.loads(done.stdout[: done.stdout.index("\n}") + 2])
+    assert (found["unequal"], found["first_mismatch"]) == (0, None)
+    assert found["equal"] == found["rows"] >= 60
 
 
 def test_up_says_what_is_wrong_and_stays_down(tmp_path: Path) -> None:

@@ -150,6 +150,28 @@ def test_late_ticks_are_counted_and_a_late_trade_breaks_its_minute() -> None:
     assert held.is_due(held.broken_ns, M0 + 12 * NS_PER_S)
 
 
+def test_a_row_says_since_when_ticks_explain_it() -> None:
+    """Without bars since the first tick, and no timer before it; with bars not before they are forgotten."""
+    bare = book(0)
+    bare.warm([], M0, 5)
+    bare.advance(M0 + NS_PER_S)
+    assert (bare.since_ns, bare.applied_ns) == (0, M0 + NS_PER_S)
+    bare.pending.append(quote(M0 + NS_PER_S + 7, 1))
+    bare.advance(M0 + 2 * NS_PER_S)
+    assert bare.since_ns == M0 + NS_PER_S + 7
+    held = book(100)
+    held.warm(bars(M0), M0, 5)
+    held.pending.append(quote(M0 + 7, 1))
+    held.advance(M0 + NS_PER_S)
+    assert held.since_ns == 0
+    held.warm(bars(M0 + NS_PER_MINUTE), M0 + NS_PER_MINUTE + NS_PER_S, 5)  # the minute begun in the middle
+    held.pending.append(quote(M0 + NS_PER_MINUTE + 7, 2))
+    held.advance(M0 + 100 * NS_PER_MINUTE)
+    assert held.since_ns == 0
+    held.advance(M0 + 102 * NS_PER_MINUTE)
+    assert held.since_ns == M0 + NS_PER_MINUTE + 7
+
+
 def test_impossible_values_are_refused_and_counted() -> None:
     """A crossed quote moves nothing."""
     held = book()
@@ -183,14 +205,28 @@ def executor_of(log: Log, clock: SystemClock | VirtualClock, registry: Registry)
     )  # fmt: skip
 
 
+class Labels:
+    """Stand in for the outcomes: keep the rows that it is told."""
+
+    kinds = frozenset[int]()
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int, float]] = []
+
+    def row(self, symbol: str, ts: int, mid: float) -> None:
+        self.rows.append((symbol, ts, mid))
+
+
 class Stage:
     """A driver on a feed in memory and the real clock, with a grid of 100 ms."""
 
-    def __init__(self, items: Sequence[Tick | Notice], history: Sequence[Tick]) -> None:
+    def __init__(self, items: Sequence[Tick | Notice], history: Sequence[Tick], rows_ns: int = NS_PER_MINUTE) -> None:
         self.log, self.registry, self.found = Log(), Registry(), list[Finding]()
         self.executor = executor_of(self.log, SystemClock(), self.registry)
+        self.labels = Labels()
+        self.executor.outcomes = self.labels  # type: ignore[assignment]
         self.feed = MemoryFeed(["X"], items, history)
-        settings = DriveSettings(grid_ns=100 * NS_PER_MS, hold_ns=20 * NS_PER_MS, retry_s=0.05)
+        settings = DriveSettings(grid_ns=100 * NS_PER_MS, rows_ns=rows_ns, hold_ns=20 * NS_PER_MS, retry_s=0.05)
         self.driver = FeedDriver(
             self.feed, self.executor, lambda: FeatureState(SET, None), clock=SystemClock(), registry=self.registry,
             tell=self.found.append, settings=settings,
@@ -224,6 +260,21 @@ def test_decisions_are_taken_on_the_grid_and_bear_the_feed() -> None:
     page = stage.registry.expose().decode()
     assert 'ml_feed_messages_total{symbol="X"} 1' in page
     assert 'ml_feed_connections_total{outcome="made"} 1' in page
+
+
+def test_rows_are_labelled_from_bars_and_then_from_ticks() -> None:
+    """Minutes: the bars' closes, each once. Below a minute: the mid at each instant that was not abstained from."""
+    items = [Notice("connected", now()), quote(now(), 1)]
+    minutes = Stage(items, bars(closed(), 30))
+    asyncio.run(minutes.run(0.5))
+    told = [row[1] for row in minutes.labels.rows]
+    assert told == sorted(set(told))
+    assert len(told) in (30, 31)  # one more where a minute ends meanwhile
+    fine = Stage([Notice("connected", now()), quote(now(), 1)], bars(closed()), rows_ns=100 * NS_PER_MS)
+    asyncio.run(fine.run(1.0))
+    assert fine.labels.rows
+    assert {(mid, ts % (100 * NS_PER_MS)) for _, ts, mid in fine.labels.rows} == {(100.5, 0)}
+    assert {row.as_of for row in fine.log.rows} <= {ts for _, ts, _ in fine.labels.rows}
 
 
 def test_without_bars_nothing_is_decided_and_the_reason_is_counted() -> None:
@@ -303,7 +354,12 @@ def test_a_set_that_remembers_spreads_is_refused() -> None:
             registry=Registry(),
             tell=print,
         )
-    for grid_ns in (0, 7 * NS_PER_S, 120 * NS_PER_S):
+    for grid_ns, rows_ns in (
+        (0, NS_PER_S),
+        (7 * NS_PER_S, 7 * NS_PER_S),
+        (120 * NS_PER_S, 120 * NS_PER_S),
+        (2 * NS_PER_S, NS_PER_S),
+    ):
         with pytest.raises(ParameterError, match="grid"):
-            DriveSettings(grid_ns=grid_ns)
+            DriveSettings(grid_ns=grid_ns, rows_ns=rows_ns)
     assert stage.feed.provenance is Provenance.SYNTHETIC

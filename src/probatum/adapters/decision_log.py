@@ -58,6 +58,6 @@ def _schema(features: FeatureSpec) -> dict[str, Any]:
     types = {
         "seq": whole, "ts": whole, "as_of": whole, "decision_id": text, "strategy": text, "symbol": text,
         "session": text, "route": text, "champion_outcome": text, "outcome": text, "baseline": real, "champion": real,
-        "challenger": real, "baseline_ns": whole, "shadow_ns": whole,
+        "challenger": real, "baseline_ns": whole, "shadow_ns": whole, "since": whole, "model": text,
     }  # fmt: skip
     return types | {f"f_{name}": real for name in features.names}

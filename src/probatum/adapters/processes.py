@@ -17,6 +17,8 @@ from queue import Empty, Queue
 from probatum.core.errors import BlockedError, InputError
 
 _URL = re.compile(r"on (http://\S+)")
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 START_S = 60.0
 STOP_S = 30.0
 YOUNG_S = 5.0
@@ -29,10 +31,11 @@ _PR_SET_PDEATHSIG = 1
 def service(arguments: Sequence[str]) -> Iterator[str]:
     """Run ``probatum ARGUMENTS`` until the block ends and yield the URL it listens on.
 
-    SIGTERM lets it drain; what does not end then is killed. Raises BlockedError with its last words when it does not start.
+    SIGTERM lets it drain; what does not end then is killed. On Linux it ends with us, should we be killed -9. Raises BlockedError with its last words when it does not start.
     """
     command = [sys.executable, "-m", "probatum.cli.main", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    follows = _end_with_parent if sys.platform == "linux" else None
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=follows)
     lines: Queue[str | None] = Queue()
     reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
     reader.start()
@@ -48,6 +51,10 @@ def service(arguments: Sequence[str]) -> Iterator[str]:
         reader.join(STOP_S)
         if process.stderr is not None:
             process.stderr.close()
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_for_url(name: str, lines: Queue[str | None]) -> str:

@@ -165,13 +165,14 @@ def opened(space: Workspace, plan: Plan, now_ns: int) -> Rollout:
     return rollout
 
 
-def newest_recording(space: Workspace, plan: Plan, *, day: bool = True) -> Recording:
-    """Return the newest decisions that the model was not trained on: on ticks the last day, on bars all of them."""
+def newest_recording(space: Workspace, plan: Plan, *, day: bool = True, since_ns: int = 0) -> Recording:
+    """Return the newest decisions that the model was not trained on: on ticks the last day, on bars all since a time."""
     from probatum.core.clock import NS_PER_DAY
     from probatum.pipeline.canary import record_of, window_of
 
     dataset = _dataset(space, plan.model)
     start, last = window_of(space, plan.model, dataset)
+    start = max(start, since_ns)
     if dataset.quotes is not None and day:
         start = max(start, last - NS_PER_DAY)
     return record_of(space, plan.model, dataset, start, last)

@@ -40,7 +40,7 @@ def drift() -> None:
 def snapshot(model: str, symbols: tuple[str, ...], window: str, workspace: Path, output: str) -> None:
     """Judge the newest rows of SYMBOLS (those of MODEL when left out) and append the snapshot to the ledger.
 
-    Exits 0 at PASS, 1 at FAIL, 3 when inconclusive.
+    Exits 0 at PASS, 1 at FAIL, 3 when inconclusive. Drift of a model that bears an alias opens a retrain proposal.
 
     \b
     Examples:
@@ -48,14 +48,19 @@ def snapshot(model: str, symbols: tuple[str, ...], window: str, workspace: Path,
       probatum drift snapshot robust-large_move-60s-logistic BTCUSDT --window test
     """
     from probatum.cli.evidence import export_evidence
+    from probatum.pipeline.drift import TEST
     from probatum.pipeline.drift import snapshot as take_snapshot
+    from probatum.pipeline.proposals import propose_on_drift
     from probatum.pipeline.registry import resolve
 
     place = Workspace(workspace)
     digest = resolve(place.ledger.records(), model)
     with progress() as bars:
         record = take_snapshot(place.ledger, place, digest, symbols, window=window, progress=bars)
+        proposed = None if window == TEST else propose_on_drift(place.ledger, place, record, place.clock.now_ns())
     export_evidence(place)
+    if proposed is not None:
+        click.echo(f"retrain proposal {proposed.hash[:12]} stands: probatum retrain run", err=True)
     figures = record.body["figures"]
     if output == "json":
         print_json(figures)

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 )
 @click.option("--no-log", is_flag=True, help="Log no decisions.")
 @feed_options
-@click.option("--grid", default="1s", show_default=True, help="With --feed: how often to decide, e.g. 1s or 60s.")
+@click.option("--grid", help="With --feed: how often to decide, e.g. 1s.  [default: the model's own grid; 1m for bars]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=4001, show_default=True, help="Port; 0 takes a free one."
@@ -118,7 +118,7 @@ def build(
     stale_s: float,
     log: Path | None,
     no_log: bool,
-    grid: str,
+    grid: str | None,
     feed: str | None,
     **where: Any,
 ) -> ExecutorApp:
@@ -127,8 +127,9 @@ def build(
     import time
 
     from probatum.adapters.decision_log import ParquetDecisionLog
-    from probatum.core.clock import NS_PER_S, SystemClock
+    from probatum.core.clock import NS_PER_MINUTE, NS_PER_S, SystemClock
     from probatum.core.verdict import Provenance
+    from probatum.features.labels import parse_target
     from probatum.features.sets import get_feature_set
     from probatum.features.state import FeatureState
     from probatum.models.artifact import FeatureSpec
@@ -140,6 +141,7 @@ def build(
     from probatum.services.executor.caller import Caller
     from probatum.services.executor.client import EngineClient
     from probatum.services.executor.decide import Executor, ExecutorSettings
+    from probatum.services.executor.outcomes import LiveOutcomes
     from probatum.services.executor.run import RunMeter
     from probatum.services.executor.shadow import NoLog, Shadow, ShadowSettings
     from probatum.services.telemetry import metrics
@@ -159,9 +161,11 @@ def build(
         from probatum.cli.workspace import Workspace
 
         source = Workspace(workspace).follower()
-    served, target = _served(workspace, model, artifact) or (
+    served, target, grid_ns, digest = _served(workspace, model, artifact) or (
         get_feature_set(feature_set, frozenset(has) if has else None),
         target,
+        None,
+        "",
     )
     clock, now_ns, registry, settings = SystemClock(), time.monotonic_ns, Registry(), ShadowSettings()
     registry.gauge(metrics.PROCESS_START).set(clock.now_ns() / NS_PER_S)
@@ -179,7 +183,8 @@ def build(
 
     # What comes in over HTTP may come from anywhere; a feed of our own says what it read.
     provenance = Provenance.SYNTHETIC if fed is None else fed.provenance
-    meter = RunMeter(NoLog() if decision_log is None else decision_log, registry, provenance)
+    outcomes = LiveOutcomes(parse_target(target), grid_ns, registry)
+    meter = RunMeter(NoLog() if decision_log is None else decision_log, registry, provenance, outcomes, digest)
     shadow = Shadow(caller(engine, 64 if delivery == "await" else 4), settings, now_ns, meter, registry)
     app = Executor(
         served,
@@ -194,6 +199,7 @@ def build(
         champion=caller(champion, 64) if champion else None,
         new_state=new_state,
         fed=fed is not None,
+        outcomes=outcomes,
     )
     meter.follow(lambda: app.lease.read()[0])
     timeout_ms = settings.await_ms if delivery == "await" else settings.mirror_ms
@@ -204,7 +210,9 @@ def build(
         "feature_set": served.name,
         "target": target,
     }
-    driver = None if fed is None else _drive(workspace, fed, app, new_state, clock, registry, grid)
+    driver = (
+        None if fed is None else _drive(workspace, fed, app, new_state, clock, registry, grid, grid_ns or NS_PER_MINUTE)
+    )
     return ExecutorApp(app, registry, shown, decision_log, driver)
 
 
@@ -215,23 +223,27 @@ def _drive(
     new_state: Callable[[], State] | None,
     clock: Clock,
     registry: Registry,
-    grid: str,
+    grid: str | None,
+    rows_ns: int,
 ) -> FeedDriver:
     from probatum.adapters.recorder import TickLog
     from probatum.cli.train import parse_grid
-    from probatum.core.clock import NS_PER_S
+    from probatum.core.clock import NS_PER_MINUTE
     from probatum.services.executor.feed import DriveSettings, FeedDriver
 
     if new_state is None:
         raise ParameterError("tick size", "given with --tick-size, for this feature set counts in ticks", None)
-    settings = DriveSettings(grid_ns=parse_grid(grid) or NS_PER_S)
+    settings = DriveSettings(grid_ns=parse_grid(grid) or min(rows_ns, NS_PER_MINUTE), rows_ns=rows_ns)
     log = TickLog(workspace / "recorded", fed.name, fed.provenance, clock)
     return FeedDriver(
         fed, app, new_state, clock=clock, registry=registry, tell=finding_teller(log.folder), log=log, settings=settings
     )
 
 
-def _served(workspace: Path, model: str | None, artifact: Path | None) -> tuple[FeatureSet, str] | None:
+def _served(
+    workspace: Path, model: str | None, artifact: Path | None
+) -> tuple[FeatureSet, str, int | None, str] | None:
+    """Return feature set, target, grid and digest of the model that was named, if one was."""
     from probatum.cli.engine import file_source, workspace_source
     from probatum.models.artifact import parse_artifact, served_set
 
@@ -241,4 +253,4 @@ def _served(workspace: Path, model: str | None, artifact: Path | None) -> tuple[
     digest, data = load(model or "")
     place = f"artifact {digest[:12]}"
     found = parse_artifact(data, expected_digest=digest, place=place)
-    return served_set(found.features, place), found.target
+    return served_set(found.features, place), found.target, found.grid_ns, digest

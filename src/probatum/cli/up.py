@@ -27,14 +27,14 @@ def _port(name: str, default: int) -> Callable[[F], F]:
     "--artifact", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Serve this artifact file instead."
 )
 @feed_options
-@click.option("--grid", default="1s", show_default=True, help="With --feed: how often to decide, e.g. 1s or 60s.")
+@click.option("--grid", help="With --feed: how often to decide, e.g. 1s.  [default: the model's own grid; 1m for bars]")
 @click.option("--tick-size", type=float, help="Price tick, for feature sets that count in ticks.")
 @_port("engine", 4010)
 @_port("executor", 4001)
 @_port("controller", 4020)
 def up(
     workspace: Path, model: str | None, artifact: Path | None, tick_size: float | None, engine_port: int,
-    executor_port: int, controller_port: int, grid: str, **feed: Any,
+    executor_port: int, controller_port: int, grid: str | None, **feed: Any,
 ) -> None:  # fmt: skip
     """Run engine, executor and controller on one workspace; start again what dies, end all on SIGTERM or Ctrl-C.
 

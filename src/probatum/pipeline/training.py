@@ -24,8 +24,9 @@ from probatum.models.metrics import auc
 from probatum.models.scoring import compile_scorer, score_rows
 from probatum.models.trainer import Trainer, get_trainer, library_versions
 from probatum.monitoring.psi import SCORE, freeze
-from probatum.pipeline.evidence import prove
+from probatum.pipeline.evidence import prove_once, same_inputs
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
+from probatum.pipeline.registry import load_artifact
 
 FOLDS = 5
 SEED = 7
@@ -82,9 +83,33 @@ def embargo_ns_of(target: Target) -> int:
 def train(ledger: Ledger, sources: Sources, plan: TrainingPlan, progress: Progress | None = None) -> Trained:
     """Train on the newest version of each dataset, store the artifact, and append ``train`` to the ledger.
 
-    Raises DataError for unexplained gaps or too few rows, ParameterError for a shuffled split.
+    The same training twice is one record. Raises DataError for unexplained gaps or too few rows, ParameterError for a
+    shuffled split.
     """
     datasets = [sources.datasets.load(symbol) for symbol in sorted(plan.symbols)]
+    inputs = training_inputs(plan, datasets)
+
+    def derive(seen: dict[str, Any], sources: Sources) -> dict[str, Any]:
+        artifact, warnings = fit_artifact(seen, datasets, progress)
+        sources.blobs.put("artifact", artifact.to_bytes())
+        return _figures(artifact, warnings)
+
+    record = prove_once(
+        ledger,
+        sources,
+        kind="train",
+        subject=plan.subject,
+        provenance=Provenance.weakest(dataset.provenance for dataset in datasets),
+        inputs=inputs,
+        derive=derive,
+        standing=same_inputs(inputs),
+    )
+    found = record.body["figures"]
+    return Trained(load_artifact(sources, found["artifact"]), found["artifact"], record, tuple(found["warnings"]))
+
+
+def training_inputs(plan: TrainingPlan, datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """Return what a training is a function of, datasets by digest: the inputs of :func:`fit_artifact`."""
     target = parse_target(plan.target)
     inputs = {
         **{name: getattr(plan, name) for name in ("set", "model", "grid_ns", "by", "shuffle", "seed")},
@@ -96,18 +121,8 @@ def train(ledger: Ledger, sources: Sources, plan: TrainingPlan, progress: Progre
         "embargo_s": embargo_ns_of(target) // NS_PER_S,
         "versions": library_versions(),
     }
-    artifact, warnings = fit_artifact(parse_json(canonical_json(inputs)), datasets, progress)
-    digest = sources.blobs.put("artifact", artifact.to_bytes())
-    record = prove(
-        ledger,
-        sources,
-        kind="train",
-        subject=artifact.name,
-        provenance=artifact.data.provenance,
-        inputs=inputs,
-        derive=lambda _inputs, _sources: _figures(artifact, warnings),
-    )
-    return Trained(artifact, digest, record, tuple(warnings))
+    seen: dict[str, Any] = parse_json(canonical_json(inputs))
+    return seen
 
 
 def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:

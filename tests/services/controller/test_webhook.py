@@ -139,6 +139,12 @@ def test_psi_critical_opens_one_proposal(site: Site) -> None:
     assert verify(site.space.ledger, site.space).ok
 
 
+def test_the_end_of_an_alert_asks_for_nothing(site: Site) -> None:
+    """A resolved alert is recorded, and nobody retrains because drift has gone."""
+    site.post(told(alert("MLPSICritical", "resolved", "2026-01-02T00:00:00Z", model=site.model)))
+    assert (len(site.alerts()), site.proposals()) == (1, [])
+
+
 def test_an_answered_alert_does_not_ask_again(site: Site) -> None:
     """When a proposal is closed, the alert behind it, told again, opens none; a new alert does."""
     site.post(told(alert("MLPSICritical", model=site.model)))

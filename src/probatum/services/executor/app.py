@@ -73,6 +73,8 @@ class ExecutorApp:
     ) -> None:
         self._executor, self._registry, self._settings, self._decision_log = executor, registry, settings, log
         self._feed = feed
+        self._outcomes = executor.outcomes
+        self._joining: asyncio.Task[None] | None = None
         self._rejected = registry.counter(metrics.EXECUTOR_REJECTED).inc
         self._posts: dict[str, Callable[[bytes], Any]] = {
             "/predict-with-shadow": self._decide,
@@ -130,7 +132,10 @@ class ExecutorApp:
         request = _decode_events(body)
         if body.count(b":") != 2:
             refuse_duplicates(body)
-        return _encode(self._executor.take_events(request.symbol, request.events))
+        taken = self._executor.take_events(request.symbol, request.events)
+        if self._outcomes:
+            await self._outcomes.room()
+        return _encode(taken)
 
     def _health(self) -> tuple[int, bytes, bytes]:
         return 200, _encode({"ok": True, "service": "executor", **self._rollout()}), b"application/json"
@@ -168,10 +173,12 @@ class ExecutorApp:
         }
 
     async def start(self) -> None:
-        """Read the rollout document once and begin to renew its lease."""
+        """Read the rollout document once and begin to renew its lease; join outcomes from now on."""
         self._executor.lease.start()
         if self._feed:
             self._feed.start()
+        if self._outcomes:
+            self._joining = asyncio.create_task(self._outcomes.run())
 
     async def stop(self) -> None:
         """Finish every pending comparison, then write the log out."""
@@ -179,6 +186,8 @@ class ExecutorApp:
         if self._feed:
             await self._feed.stop()
         await self._executor.shadow.drain()
+        if self._joining:
+            self._joining.cancel()
         if self._decision_log:
             await asyncio.get_running_loop().run_in_executor(None, self._decision_log.close)
 

@@ -33,9 +33,10 @@ _log = logging.getLogger("probatum.feed")
 
 
 class DriveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Declare when to decide, how long to wait for stragglers, and how much may wait."""
+    """Declare when to decide, how far apart labelled rows are, how long to wait for stragglers, and how much may wait."""
 
     grid_ns: int = NS_PER_S
+    rows_ns: int = NS_PER_MINUTE
     hold_ns: int = NS_PER_S // 2
     pending_max: int = 100_000
     retry_s: float = 2.0
@@ -43,6 +44,8 @@ class DriveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not 0 < self.grid_ns <= NS_PER_MINUTE or NS_PER_MINUTE % self.grid_ns:
             raise ParameterError("grid", "a whole part of a minute", f"{self.grid_ns} ns")
+        if self.rows_ns % self.grid_ns:
+            raise ParameterError("grid", f"a whole part of the model's own, {self.rows_ns} ns", f"{self.grid_ns} ns")
         for name in ("hold_ns", "pending_max", "retry_s"):
             if not getattr(self, name) > 0:
                 raise ParameterError(name, "greater than 0", getattr(self, name))
@@ -118,9 +121,13 @@ class FeedDriver:
 
     async def _warm(self, book: _Book, now_ns: int, broken_ns: int) -> None:
         bars = await self._feed.bars(book.symbol, book.minutes) if book.minutes else []
-        if book.warm(bars, now_ns, broken_ns) and self.log is not None:
-            for bar in bars:
+        if not book.warm(bars, now_ns, broken_ns):
+            return
+        for bar in bars:
+            if self.log is not None:
                 self.log.append(bar)
+            if self.settings.rows_ns == NS_PER_MINUTE:
+                self._label(book, bar.ts_event or 0, bar.a)
 
     async def _decide(self) -> None:
         grid_ns = self.settings.grid_ns
@@ -140,7 +147,9 @@ class FeedDriver:
         ready = book.advance((due - late_ns) // self.settings.grid_ns * self.settings.grid_ns)
         reason = self.monitor.abstains(book.symbol) or book.lacks(max(watched.broken_ns, book.broken_ns))
         if book.state is not None:
-            self._executor.show(book.symbol, book.state, ready and reason is None, book.applied_ns)
+            self._executor.show(book.symbol, book.state, ready and reason is None, book.applied_ns, book.since_ns)
+            if reason is None and book.applied_ns % self.settings.rows_ns == 0:
+                self._label(book, book.applied_ns, book.state.mid)
         if not is_last:
             return
         if reason is not None or not ready:
@@ -151,6 +160,12 @@ class FeedDriver:
         except RequestError:
             _log.exception("%s: no decision", book.symbol)
 
+    def _label(self, book: _Book, ts: int, mid: float) -> None:
+        # A row that was abstained from is left out: labels across it would be guesses. Bars may fill it in later.
+        if self._executor.outcomes is not None and ts > book.labelled_ns:
+            self._executor.outcomes.row(book.symbol, ts, mid)
+            book.labelled_ns = ts
+
 
 class _Book:
     """Hold one symbol's features, the ticks that wait, and since when its history is whole."""
@@ -159,11 +174,18 @@ class _Book:
         self.symbol, self.minutes = symbol, minutes
         self.pending: list[Tick] = []
         self.state: State | None = None
-        self.applied_ns = self.broken_ns = 0
+        self.applied_ns = self.broken_ns = self.labelled_ns = 0
+        self._first_ns = 0  # the first tick since the features began
         self._new_state, self._dropped = new_state, dropped
         self._warmed_ns = self._bars_ns = 0  # the break after which it was warmed up last, and the bars' end
         self._whole_ns = 0  # the end of the minute that was begun in the middle; 0 where that was mended
         self._quoted = self._is_ready = self._local = False
+
+    @property
+    def since_ns(self) -> int:
+        """Return since when ticks alone explain the features; 0 while they still remember bars."""
+        remembers = self._bars_ns and self.applied_ns < self._first_ns + self.minutes * NS_PER_MINUTE
+        return 0 if remembers else self._first_ns
 
     def is_due(self, broken_ns: int, now_ns: int) -> bool:
         """Say whether to warm up: after each break, and when the minute that it spoilt is over."""
@@ -189,7 +211,7 @@ class _Book:
         mended = bool(self._whole_ns) and broken_ns <= self._warmed_ns
         self._whole_ns = 0 if mended or not bars else minute_ns + NS_PER_MINUTE
         self._warmed_ns, self.applied_ns, self._bars_ns = broken_ns, last_ns, last_ns
-        self.state, self._is_ready, self._quoted = state, ready, False
+        self.state, self._is_ready, self._quoted, self._first_ns = state, ready, False, 0
         return True
 
     def advance(self, until_ns: int) -> bool:
@@ -206,8 +228,10 @@ class _Book:
                 self._too_late(ts, tick)
                 continue
             self._update(ts, kind, (tick.a, tick.b, tick.c, tick.d))
+            self._first_ns = self._first_ns or ts
             self._quoted |= kind == QUOTE
-        self._update(until_ns, TIMER, (0.0, 0.0, 0.0, 0.0))
+        if self._first_ns or self._bars_ns:  # before the first tick there is no time to keep
+            self._update(until_ns, TIMER, (0.0, 0.0, 0.0, 0.0))
         self.applied_ns = until_ns
         return self._is_ready and self._quoted
 

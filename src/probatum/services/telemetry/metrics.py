@@ -109,6 +109,24 @@ ROLLOUT_SEQUENCE = Metric(
     "ml_rollout_sequence", "gauge", "Ledger number of the rollout document that is applied; 0 before the first."
 )
 ROLLOUT_SHARE = Metric("ml_rollout_share", "gauge", "Share served now; 0 while the lease on the document has lapsed.")
+OUTCOME_DECISIONS = Metric(
+    "ml_outcome_decisions_total",
+    "counter",
+    "Decisions with a model's score, by what their join with a label came to.",
+    ("state",),
+)
+OUTCOME_ROWS_LOST = Metric("ml_outcome_rows_lost_total", "counter", "Rows that overload kept from being labelled.")
+OUTCOME_PAIRS = Metric(
+    "ml_outcome_pairs_total", "counter", "Outcomes apart on which model and baseline differ.", ("model",)
+)
+OUTCOME_LOSSES = Metric("ml_outcome_losses_total", "counter", "Those that the model got wrong.", ("model",))
+LIVE_AUC = Metric(
+    "ml_live_auc", "gauge", "AUC over the newest outcomes; absent before 100 of them, and of one kind.", ("scorer",)
+)
+LIVE_BRIER = Metric("ml_live_brier", "gauge", "Brier score over the newest outcomes.", ("scorer",))
+LIVE_ECE = Metric(
+    "ml_live_calibration_error", "gauge", "Expected calibration error over the newest outcomes.", ("scorer",)
+)
 BASELINE_LATENCY = _latency(series.BASELINE_LATENCY, "Time to compute the baseline.")
 
 # The executor's feed.
