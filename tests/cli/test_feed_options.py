@@ -38,9 +38,9 @@ def test_counters_bear_the_class_of_the_feed(
     seen: list[Provenance] = []
 
     class Meter(run.RunMeter):
-        def __init__(self, log: Any, registry: Any, provenance: Provenance) -> None:
+        def __init__(self, log: Any, registry: Any, provenance: Provenance, *rest: Any) -> None:
             seen.append(provenance)
-            super().__init__(log, registry, provenance)
+            super().__init__(log, registry, provenance, *rest)
 
     monkeypatch.setattr(run, "RunMeter", Meter)
     build(tmp_path, **options)

@@ -120,6 +120,29 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         replica.stop()
 
 
+def test_a_replica_that_is_gone_keeps_what_was_last_scraped(tmp_path: Path) -> None:
+    """Counts that Prometheus scraped after the controller's last read survive their executor, once it is not listed."""
+    first, second = Replica(), Replica()
+    with prometheus(tmp_path, executors=[first.url, second.url], engines=[]) as server:
+        bench = Bench((first, second), PrometheusSource(server.url, SystemClock(), window_s=3, gone_s=30), server.kill)
+        first.finish("ok", 10)
+        second.finish("ok", 1)
+        bench.until(lambda reading: counts(reading).get("errors") == (11, 0))
+        first.finish("ok", 20)
+        first.finish("error", 2)
+        time.sleep(1)  # scraped, and read by nobody
+        first.stop()
+        time.sleep(1)
+        bench.until(lambda reading: "not reached" in reading.problem)
+        server.drop(first.url)
+        second.finish("ok", 1)
+        bench.until(lambda reading: counts(reading).get("errors") == (34, 2))
+        time.sleep(4)  # no up is left of it, and it is still counted
+        assert counts(bench.read())["errors"] == (34, 2)
+        second.stop()
+        bench.until(lambda reading: "not reached" in reading.problem)
+
+
 def test_counts_are_added_over_replicas(bench: Bench) -> None:
     """n and bad are the sums over all replicas of what each finished, measure by measure, from integers."""
     bench.first.finish("ok", 90)

@@ -143,7 +143,13 @@ def _source_of(
         return lambda plan: ScrapeSource(executors, engines, clock)  # noqa: ARG005
     if prometheus is None:
         raise ParameterError("prometheus, executor", "given, at least one of the two", None)
-    return lambda plan: PrometheusSource(prometheus, clock, window_s=plan.ladder.stale_s)
+
+    def source_of(plan: Plan) -> Source:
+        ladder = plan.ladder
+        gone_s = ladder.source_deadline_s + ladder.poll_s
+        return PrometheusSource(prometheus, clock, window_s=ladder.stale_s, gone_s=gone_s)
+
+    return source_of
 
 
 def _notifier(services: tuple[str, ...]) -> AppriseNotifier | None:

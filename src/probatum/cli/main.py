@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "features": ("probatum.cli.features", "features", "Build, list and check feature sets."),
     "train": ("probatum.cli.train", "train", "Train a model into a content-addressed artifact."),
     "gate": ("probatum.cli.train", "gate", "Judge an artifact offline, on bounds rather than point estimates."),
-    "models": ("probatum.cli.train", "models", "List versions and move aliases."),
+    "models": ("probatum.cli.train", "models", "List versions, move aliases, exchange models with MLflow."),
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "controller": ("probatum.cli.controller", "controller", "Move live rollouts on as their measurements allow."),

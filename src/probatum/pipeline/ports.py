@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # a service that only reads the ledger need not load polars
     import polars as pl
 
     from probatum.market.dataset import Dataset
+
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -123,6 +127,26 @@ class Progress(Protocol):
     def step(self, description: str, done: int, total: int) -> None:
         """Report ``done`` of ``total`` units."""
         ...
+
+
+class Mapper(Protocol):
+    """Where work that falls into independent pieces is done: in this process, or on other machines."""
+
+    def map(self, function: Callable[[Key], Result], keys: Iterable[Key]) -> Iterator[Result]:
+        """Yield ``function(key)`` for each key, in the order of the keys.
+
+        A piece may be computed more than once, where a worker dies: the function is pure, but for blobs it stores by
+        digest and files it writes whole. It, the keys and the results can be pickled; an error is raised at its place.
+        """
+        ...
+
+
+class OneProcess:
+    """Do the work here, piece by piece. Implements :class:`Mapper`."""
+
+    def map(self, function: Callable[[Key], Result], keys: Iterable[Key]) -> Iterator[Result]:
+        """Yield ``function(key)`` for each key."""
+        return map(function, keys)
 
 
 class Sources(Protocol):
