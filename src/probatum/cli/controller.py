@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     help="Folder of the executors' decision logs.  [default: WORKSPACE/decisions]",
 )
 @click.option(
-    "--notify", "services", multiple=True, help="Apprise URL of a service to tell; may be repeated (extra notify)."
+    "--notify",
+    "services",
+    multiple=True,
+    envvar="PROBATUM_NOTIFY",
+    show_envvar=True,
+    help="Apprise URL of a service to tell; may be repeated (extra notify).",
 )
 @click.option("--no-jobs", is_flag=True, help="Leave scheduled jobs to who schedules elsewhere (jobs export).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -143,7 +148,13 @@ def _source_of(
         return lambda plan: ScrapeSource(executors, engines, clock)  # noqa: ARG005
     if prometheus is None:
         raise ParameterError("prometheus, executor", "given, at least one of the two", None)
-    return lambda plan: PrometheusSource(prometheus, clock, window_s=plan.ladder.stale_s)
+
+    def source_of(plan: Plan) -> Source:
+        ladder = plan.ladder
+        gone_s = ladder.source_deadline_s + ladder.poll_s
+        return PrometheusSource(prometheus, clock, window_s=ladder.stale_s, gone_s=gone_s)
+
+    return source_of
 
 
 def _notifier(services: tuple[str, ...]) -> AppriseNotifier | None:

@@ -121,23 +121,33 @@ def _judge_all(space: Workspace, dataset: Any, bars: Any) -> list[Judged]:
 
 def _serve_best(space: Workspace, judged: list[Judged], confirm: bool, bars: Any) -> dict[str, list[Record]]:
     """Make the best model the challenger, serve it on loopback, and bring back what was proven of it."""
-    from probatum.adapters.processes import service
-    from probatum.cli.smoke import REQUESTS, run_shadow, run_smoke
-    from probatum.core.clock import NS_PER_DAY
-    from probatum.models.baseline import BASELINES, rule_beside
-    from probatum.pipeline.gate import load_artifact
     from probatum.pipeline.registry import CHALLENGER, move_alias
-    from probatum.pipeline.story import MINUTE_GRID_NS, best
+    from probatum.pipeline.story import best
 
     chosen = best(judged)
     if chosen is None or chosen.artifact is None:
         return {}
     move_alias(space.ledger, space, CHALLENGER, chosen.artifact)
-    artifact = load_artifact(space, chosen.artifact)
+    return {chosen.name: serve_challenger(space, chosen.artifact, bars, confirm=confirm)}
+
+
+def serve_challenger(
+    space: Workspace, model: str, bars: Any, *, confirm: bool = False, since_ns: int = 0
+) -> list[Record]:
+    """Smoke, shadow and canary the challenger (digest) on loopback; the canary replays decisions after ``since_ns``."""
+    from probatum.adapters.processes import service
+    from probatum.cli.smoke import REQUESTS, run_shadow, run_smoke
+    from probatum.core.clock import NS_PER_DAY
+    from probatum.models.baseline import BASELINES, rule_beside
+    from probatum.pipeline.gate import load_artifact
+    from probatum.pipeline.registry import CHALLENGER
+    from probatum.pipeline.story import MINUTE_GRID_NS
+
+    artifact = load_artifact(space, model)
     place = ["--workspace", str(space.root), "--port", "0"]
     newest = min(int(NS_PER_DAY // (artifact.grid_ns or MINUTE_GRID_NS)), SHADOW_MAX)
     with service(["engine", "--model", CHALLENGER, *place]) as engine:
-        click.echo(f"serving: {chosen.name} on {engine}, 1,000 requests", err=True)
+        click.echo(f"serving: {artifact.name} on {engine}, 1,000 requests", err=True)
         smoke = run_smoke(space, artifact, engine, SMOKE_RATE_PER_S, bars)
         rule = rule_beside(artifact.target, artifact.features.names)
         beside = ["--model", artifact.digest, "--engine", engine, "--baseline", rule, *_tick(space, artifact)]
@@ -148,10 +158,10 @@ def _serve_best(space: Workspace, judged: list[Judged], confirm: bool, bars: Any
             )
             parts = {"shadow_smoke_1k": REQUESTS, "shadow_replay": newest}
             shadowed = run_shadow(space, artifact, url, parts, SHADOW_RATE_PER_S, bars)
-    return {chosen.name: [smoke, *shadowed, *_canary(space, artifact.digest, confirm, bars)]}
+    return [smoke, *shadowed, *_canary(space, model, confirm, bars, since_ns)]
 
 
-def _canary(space: Workspace, model: str, confirm: bool, bars: Any) -> list[Record]:
+def _canary(space: Workspace, model: str, confirm: bool, bars: Any, since_ns: int) -> list[Record]:
     """Plan, check, rehearse, confirm and run a canary over the recording; stop at the first step that does not pass."""
     from probatum.cli.canary import newest_recording, plan_for, read_policy
     from probatum.core.clock import NS_PER_S
@@ -164,7 +174,7 @@ def _canary(space: Workspace, model: str, confirm: bool, bars: Any) -> list[Reco
     from probatum.rollout.machine import TERMINAL, Stage
 
     bare = plan_for(space, model, read_policy("default"), None, None)
-    recording = newest_recording(space, bare)
+    recording = newest_recording(space, bare, since_ns=since_ns)
     start_ns, end_ns = recording.span
     dataset = space.datasets.load(recording.symbol, recording.dataset)
     policy = spread(bare.policy, open_s(dataset, start_ns, end_ns))

@@ -68,9 +68,9 @@ def curves(ranked: Ranked, weights: Floats) -> tuple[Floats, Floats]:
 def auc_of(rows: Floats, positives: Floats) -> Floats:
     """Return the probability that a positive outranks a negative (ties half), float64[r]; NaN without both classes."""
     negatives = rows - positives
-    steps = np.diff(negatives, axis=1, prepend=0.0)
-    wins = (steps * (positives - np.diff(positives, axis=1, prepend=0.0) / 2.0)).sum(axis=1)
-    return _ratio(wins, positives[:, -1] * negatives[:, -1])
+    heights = positives[:, 1:] + positives[:, :-1]
+    twice = negatives[:, 0] * positives[:, 0] + np.einsum("ij,ij->i", np.diff(negatives, axis=1), heights)
+    return _ratio(twice / 2.0, positives[:, -1] * negatives[:, -1])
 
 
 def precision_of(rows: Floats, positives: Floats, share: float = TOP_SHARE) -> Floats:
@@ -169,17 +169,30 @@ class Bootstrap:
     def estimate(self, value: float, resampled: Floats, alpha: float) -> Estimate:
         """Return the value with its percentile bounds, each one-sided at ``alpha``.
 
-        A resample in which the statistic is undefined counts for the worse on either side.
+        A resample in which the statistic is undefined counts for the worse on either side. Percentiles are expanded, for
+        few blocks vary less than what they are drawn from (Hesterberg 2015, section 5.2).
         """
         if np.isnan(value):
             return Estimate(None, None, None)
         if self.counts.shape[1] < BLOCKS_MIN:
             return Estimate(value, None, None)
-        lower = np.quantile(np.nan_to_num(resampled, nan=-np.inf, neginf=-np.inf), alpha, method="lower")
-        upper = np.quantile(np.nan_to_num(resampled, nan=np.inf, posinf=np.inf), 1.0 - alpha, method="higher")
+        level = expanded(alpha, self.counts.shape[1])
+        lower = np.quantile(np.nan_to_num(resampled, nan=-np.inf, neginf=-np.inf), level, method="lower")
+        upper = np.quantile(np.nan_to_num(resampled, nan=np.inf, posinf=np.inf), 1.0 - level, method="higher")
         if not np.isfinite([lower, upper]).all():
             return Estimate(value, None, None)
         return Estimate(value, float(lower), float(upper))
+
+
+def expanded(alpha: float, blocks: int) -> float:
+    """Return the percentile that covers like Student's t does, for a mean of so many blocks.
+
+    >>> round(expanded(0.05, 20), 4), round(expanded(0.05, 2_000), 4)
+    (0.038, 0.0499)
+    """
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(np.sqrt(blocks / (blocks - 1)) * stdtrit(blocks - 1, alpha)))
 
 
 def roc_points(rows: Floats, positives: Floats, grid: Floats) -> Floats:

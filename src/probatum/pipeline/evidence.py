@@ -70,6 +70,12 @@ def prove_once(
             continue
 
 
+def same_inputs(inputs: dict[str, Any]) -> Callable[[list[Record]], Record | None]:
+    """Return what finds the first record that was made of these inputs, for :func:`prove_once`."""
+    seen = parse_json(canonical_json(inputs))
+    return lambda records: next((record for record in records if record.body["inputs"] == seen), None)
+
+
 def seal(seq: int, ts: str, kind: str, subject: str, provenance: Provenance, body: dict[str, Any], prev: str) -> Record:
     """Return the record that belongs at this place of the chain, with its hash.
 

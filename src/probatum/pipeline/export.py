@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from probatum.core.canonical import sha256_hex
+from probatum.models.artifact import parse_artifact
 from probatum.pipeline.green import HEAD_FILE, green
 from probatum.pipeline.kinds import KINDS
 from probatum.pipeline.periodic import CSV_COLUMNS, DAILY, WEEKLY, csv_row, date_of
 from probatum.pipeline.ports import Blobs, Record
 from probatum.pipeline.report import html_report
+from probatum.pipeline.retrain_prose import model_card, strategy
 from probatum.pipeline.summary import checks_of, columns_of, mapping
 
-RENDERED = (HEAD_FILE, "report.html")
+RENDERED = (HEAD_FILE, "report.html", "retrain_strategy.md", "model_card.md")
 """Files made for people: their wording belongs to the version that rendered them."""
 
 PERIODIC = ("ml_daily_reports.csv", "ml_weekly_summaries.csv", "action_log.csv")
@@ -184,6 +186,15 @@ def _canary_run(record: Record, blobs: Blobs) -> dict[str, bytes]:  # noqa: ARG0
     return files
 
 
+def _retrain(record: Record, blobs: Blobs) -> dict[str, bytes]:
+    digest = record.body["inputs"]["artifact"]
+    artifact = parse_artifact(blobs.get("artifact", digest), expected_digest=digest, place=f"artifact {digest[:12]}…")
+    return {
+        "retrain_strategy.md": strategy(record).encode(),
+        "model_card.md": model_card(record, artifact).encode(),
+    }
+
+
 def _stamp(record: Record) -> str:
     return re.sub(r"[-:]", "", record.ts[:19]).replace("T", "_")
 
@@ -192,6 +203,7 @@ _EXTRA: dict[str, Callable[[Record, Blobs], dict[str, bytes]]] = {
     "offline_report": _eval_result,
     "smoke_1k": _metrics_baseline,
     "canary_run": _canary_run,
+    "retrain_attempt": _retrain,
 }
 
 

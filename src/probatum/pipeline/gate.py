@@ -10,6 +10,7 @@ Figures of ``offline_report``: ``verdict``, ``checks``; the seed's ``version``, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from probatum.models.artifact import Artifact
 from probatum.models.baseline import get_baseline
 from probatum.models.metrics import Bootstrap, Estimate, Floats
 from probatum.models.scoring import score_rows
-from probatum.pipeline.evidence import prove
+from probatum.pipeline.evidence import prove_once, same_inputs
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
 from probatum.pipeline.predictions import Predictions, predict_test, read_predictions
 from probatum.pipeline.registry import load_artifact as load_artifact
@@ -36,6 +37,7 @@ _ROC_POINTS = 101
 _HISTOGRAM_BINS = 20
 _PAIRS_SHOWN = 10
 _BP = 1e4
+_TAIL = 10  # resamples beyond a bound: fewer and the bound is that of chance
 
 
 def block_ns_of(target: str) -> int:
@@ -50,10 +52,13 @@ def run_gate(
     *,
     champion: str | None = None,
     cost_bp: float | None = None,
+    alpha: float = ALPHA,
     progress: Progress | None = None,
 ) -> Record:
     """Score the artifact's test rows, store the predictions, and append ``offline_report`` with the verdict.
 
+    ``alpha`` is the one-sided error of the bounds; judged again, an artifact is held to the least that it was judged at.
+    The same judgement twice is one record.
     ``champion`` is the digest of the artifact to compare with, where it has the same target. ``cost_bp`` is what a
     change of position by one costs; without it, half the spread where the features hold one.
     """
@@ -64,16 +69,19 @@ def run_gate(
     rival = rival if rival is not None and rival.target == artifact.target else None
     pairs = zip(artifact.data.symbols, artifact.data.sha256, strict=True)
     datasets = [sources.datasets.load(symbol, sha256) for symbol, sha256 in pairs]
+    earlier = [r.body["inputs"] for r in ledger.records(kind="offline_report", subject=artifact.name)]
+    alpha = min(alpha, *(given["alpha"] for given in earlier if given["artifact"] == digest), ALPHA)
     inputs = {
         "artifact": digest,
         "predictions": sources.blobs.put("predictions", predict_test(artifact, datasets, rival, progress)),
         "champion": None if rival is None else {"name": rival.name, "artifact": champion},
         "cost_bp": cost_bp,
         "block_ms": block_ns_of(artifact.target) // NS_PER_MS,
-        "resamples": metrics.RESAMPLES,
+        "alpha": alpha,
+        "resamples": max(metrics.RESAMPLES, ceil(_TAIL / alpha)),
         "seed": SEED,
     }
-    return prove(
+    return prove_once(
         ledger,
         sources,
         kind="offline_report",
@@ -81,6 +89,7 @@ def run_gate(
         provenance=artifact.data.provenance,
         inputs=inputs,
         derive=figures,
+        standing=same_inputs(inputs),
     )
 
 
@@ -95,7 +104,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     _same_scores(artifact, rows, place)
     block = metrics.blocks_of(rows.ts, inputs["block_ms"] * NS_PER_MS)
     boot = Bootstrap.draw(block, seed=inputs["seed"], resamples=inputs["resamples"])
-    measured, curve, areas = _rank_metrics(rows.score, rows.label, boot)
+    measured, curve, areas = _rank_metrics(rows.score, rows.label, boot, inputs["alpha"])
     levels = _level_features(artifact)
     judged = assess(GATE_CRITERIA, _measurements(rows, measured, levels))
     champion = inputs["champion"]
@@ -116,7 +125,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         "champion": champion and _compare(champion["name"], rows.champion, rows, boot, areas),
         **_economics(artifact, rows, boot, inputs["cost_bp"]),
     }
-    return {name: _rounded(value) for name, value in found.items()}
+    return {name: rounded(value) for name, value in found.items()}
 
 
 def _measurements(rows: Predictions, ranked: dict[str, Estimate], levels: list[str]) -> dict[str, Measurement]:
@@ -153,7 +162,7 @@ def _same_scores(artifact: Artifact, rows: Predictions, place: str) -> None:
 
 
 def _rank_metrics(
-    score: Floats, label: NDArray[np.int8], boot: Bootstrap
+    score: Floats, label: NDArray[np.int8], boot: Bootstrap, alpha: float
 ) -> tuple[dict[str, Estimate], dict[str, list[float]], Floats]:
     """Return AUC and precision with bounds, the ROC with its band, and the resampled AUCs for paired differences."""
     grid = np.linspace(0.0, 1.0, _ROC_POINTS)
@@ -166,8 +175,8 @@ def _rank_metrics(
     whole = metrics.curves(ranked, np.ones((1, len(score))))
     areas, precisions, band = boot.ranked(ranked, *statistics)
     estimates = {
-        "auc": boot.estimate(float(metrics.auc_of(*whole)[0]), areas, ALPHA),
-        "precision_at_20": boot.estimate(float(metrics.precision_of(*whole)[0]), precisions, ALPHA),
+        "auc": boot.estimate(float(metrics.auc_of(*whole)[0]), areas, alpha),
+        "precision_at_20": boot.estimate(float(metrics.precision_of(*whole)[0]), precisions, alpha),
     }
     return estimates, _roc(grid, metrics.roc_points(*whole, grid)[0], band), areas
 
@@ -298,12 +307,12 @@ def _mean(values: Floats, boot: Bootstrap) -> dict[str, float | None]:
     return vars(boot.estimate(float(values.mean()), boot.mean(values), ALPHA))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Keep ten decimals of every float: sums may differ in the last bits between machines, and evidence may not."""
     if isinstance(value, float):
         return round(value, 10) + 0.0
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

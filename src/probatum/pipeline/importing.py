@@ -14,7 +14,7 @@ from probatum.core.clock import format_utc
 from probatum.core.errors import IntegrityError
 from probatum.market.dataset import SCHEMAS, Dataset
 from probatum.market.quality import QUARANTINE_SCHEMA, Recording, covered_minutes, gaps, screen, sessions_between
-from probatum.pipeline.evidence import prove
+from probatum.pipeline.evidence import prove_once, same_inputs
 from probatum.pipeline.ports import Ledger, Record, Sources
 
 LARGEST_GAPS = 10
@@ -33,6 +33,7 @@ def import_recording(
 ) -> Imported:
     """Screen a recording, store its good rows as a new version and its bad ones as a blob, and append the record.
 
+    The same rows twice are one version and one record.
     Raises DataError before anything is stored when the recording is refused.
     """
     screened = screen(recording)
@@ -51,7 +52,7 @@ def import_recording(
         "rows_out_of_order": screened.out_of_order,
         "decisions": list(recording.decisions),
     }
-    record = prove(
+    record = prove_once(
         ledger,
         sources,
         kind="data_import",
@@ -59,6 +60,7 @@ def import_recording(
         provenance=dataset.provenance,
         inputs=inputs,
         derive=figures,
+        standing=same_inputs(inputs),
     )
     return Imported(dataset, record)
 

@@ -56,6 +56,18 @@ KINDS: dict[str, EvidenceKind] = {
         (("attempts", ("ok", "failures", "skipped")), ("ok", ("matches", "mismatches"))),
         judges=True,
     ),
+    "outcomes": EvidenceKind(
+        "probatum.pipeline.outcomes:figures",
+        "outcomes.json",
+        (("logged", ("unheard", "other_scores", "no_data", "off_grid", "unlabelled", "joined")),),
+        judges=True,
+    ),
+    "skew": EvidenceKind(
+        "probatum.pipeline.skew:figures",
+        "skew.json",
+        (("rows", ("ready", "unchecked")), ("ready", ("equal", "unequal"))),
+        judges=True,
+    ),
     "rollout_document": EvidenceKind("probatum.pipeline.control:figures", "rollout_document.json"),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
     "canary_preflight": EvidenceKind(
@@ -75,6 +87,9 @@ KINDS: dict[str, EvidenceKind] = {
     "drill": EvidenceKind("probatum.pipeline.drill:figures", "drill.json", judges=True),
     "alert": EvidenceKind("probatum.pipeline.notices:figures", ""),
     "retrain_proposal": EvidenceKind("probatum.pipeline.proposals:figures", "retrain_proposal.json"),
+    "retrain_request": EvidenceKind("probatum.pipeline.proposals:request_figures", ""),
+    "retrain_data": EvidenceKind("probatum.pipeline.retrain_data:figures", "retrain_data.json", judges=True),
+    "retrain_attempt": EvidenceKind("probatum.pipeline.retrain:figures", "retrain_attempt.json", judges=True),
     "job_run": EvidenceKind("probatum.pipeline.jobs:figures", ""),
     "daily_report": EvidenceKind("probatum.pipeline.periodic:daily_figures", "", _SHADOWED),
     "weekly_summary": EvidenceKind("probatum.pipeline.periodic:weekly_figures", "", _SHADOWED),

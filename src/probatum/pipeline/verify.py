@@ -164,6 +164,10 @@ class _Checker:
         inputs, figures = record.body["inputs"], record.body["figures"]
         if record.kind == "data_import":
             subject, rests_on = inputs["symbol"], [Provenance(figures["provenance"])]
+        elif record.kind == "skew":
+            data = zip(inputs["symbols"], inputs["datasets"], strict=True)
+            rests_on = [*map(self._class_of, data), Provenance(figures["provenance"])]
+            subject = "+".join(inputs["symbols"])
         elif record.kind in _OF_ARTIFACT:
             artifact = load_artifact(self._sources, (figures if record.kind == "train" else inputs)["artifact"])
             data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
@@ -192,7 +196,10 @@ class _Checker:
         return self._classes[dataset]
 
 
-_OF_ARTIFACT = ("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check", "retrain_proposal")
+_OF_ARTIFACT = (
+    *("train", "offline_report", "psi_snapshot", "smoke_1k", "outcomes", "alias", "promote_check"),
+    *("retrain_request", "retrain_proposal", "retrain_data", "retrain_attempt"),
+)
 _OF_DECISIONS = (DAILY, WEEKLY, MATCH)
 _OF_ROLLOUT = ("canary_preflight", "canary_dryrun_observe", "canary_run", "validation")
 
@@ -286,7 +293,8 @@ def _check_files(
     except ProbatumError as error:
         yield _finding("evidence/ml", error)
         return
-    rendered_elsewhere = {name for name in RENDERED if version != __version__}
+    made = {name for name in expected.keys() | files.keys() if name.rsplit("/", 1)[-1] in RENDERED}
+    rendered_elsewhere = made if version != __version__ else set[str]()
     if rendered_elsewhere:
         notes.append(f"rendered by version {version}, not compared: {', '.join(sorted(rendered_elsewhere))}")
     strangers = sorted(name for name in files.keys() - expected.keys() if not is_export_name(name))

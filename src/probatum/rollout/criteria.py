@@ -84,6 +84,27 @@ DRIFT_CRITERIA: tuple[Criterion, ...] = (
 )
 """The drift snapshot; ``psi_feature`` is the worst feature's."""
 
+RETRAIN_DATA_CRITERIA: tuple[Criterion, ...] = (
+    Criterion("days", "at_least", 14.0, count_min=14 * 1_440, measure="the span of the data in days"),
+    Criterion("incomplete", "below", 0.005, measure="the share of minutes in sessions without data"),
+    Criterion("gaps_unexplained", "below", 1.0, measure="the number of unexplained gaps over five minutes"),
+    Criterion("clock_skew_ms", "below", 100.0, measure="the largest daily median of |received - event time| in ms"),
+)
+"""What data must be before a model is trained on them again; ``days`` counts minutes."""
+
+RETRAIN_FEATURE_CRITERIA: tuple[Criterion, ...] = (
+    Criterion("rows", "at_least", 10_000.0, count_min=10_000, measure="the number of labelled rows"),
+    Criterion("unit_roots", "below", 1.0, enforced=False, measure="the number of columns with a unit root"),
+    Criterion("correlated", "below", 1.0, enforced=False, measure="the number of pairs of columns beyond |r| = 0.95"),
+)
+"""What the columns and rows made of such data must be; columns are warned of, for the gate judges what they lead to."""
+
+CORRELATED = 0.95
+"""Two columns whose |r| exceeds this say the same."""
+
+RETRAIN_ATTEMPTS_MAX = 14
+"""Attempts that one retrain proposal allows; each is judged at ALPHA over this many, so that all share one ALPHA."""
+
 SMOKE_SLOW_MS = 80.0
 """Later than this is slow: "P95 < 80 ms" is the claim that fewer than 5 % of the replies are."""
 
@@ -103,6 +124,17 @@ SHADOW_CRITERIA: tuple[Criterion, ...] = (
 )
 """The shadow smoke test: the baseline answers always; match is only watched, for a good model may well disagree."""
 
+SKEW_CRITERIA: tuple[Criterion, ...] = (
+    Criterion(
+        "unequal_rows",
+        "below",
+        1.0,
+        count_min=1_000,
+        measure="the number of logged rows that batch computes differently",
+    ),
+)
+"""The skew proof, over the rows that could be recomputed."""
+
 
 def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement]) -> Assessment:
     """Check every criterion and return the worst enforced verdict.
@@ -120,15 +152,15 @@ def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement
 
 def check(criterion: Criterion, measured: Measurement | None) -> Check:
     """Judge one measurement: the near bound decides for PASS, the far one for FAIL, between them it is INCONCLUSIVE."""
+    if measured is not None and measured.n < criterion.count_min:
+        reason = f"{measured.n:,} of the {criterion.count_min:,} observations needed"
+        return _check(
+            criterion, measured, Verdict.INCONCLUSIVE, reason, f"{criterion.count_min - measured.n:,} more rows"
+        )
     if measured is None or measured.value is None or math.isnan(measured.value):
         n = 0 if measured is None else measured.n
         return _check(
             criterion, Measurement(None, None, None, n), Verdict.ERROR, "could not be measured", "data to measure it"
-        )
-    if measured.n < criterion.count_min:
-        reason = f"{measured.n:,} of the {criterion.count_min:,} observations needed"
-        return _check(
-            criterion, measured, Verdict.INCONCLUSIVE, reason, f"{criterion.count_min - measured.n:,} more rows"
         )
     if measured.lower is None or measured.upper is None:
         return _check(

@@ -139,19 +139,27 @@ def test_psi_critical_opens_one_proposal(site: Site) -> None:
     assert verify(site.space.ledger, site.space).ok
 
 
+def test_the_end_of_an_alert_asks_for_nothing(site: Site) -> None:
+    """A resolved alert is recorded, and nobody retrains because drift has gone."""
+    site.post(told(alert("MLPSICritical", "resolved", "2026-01-02T00:00:00Z", model=site.model)))
+    assert (len(site.alerts()), site.proposals()) == (1, [])
+
+
 def test_an_answered_alert_does_not_ask_again(site: Site) -> None:
-    """When a proposal is closed, the alert behind it, told again, opens none; a new alert does."""
+    """When a proposal has led to a model, the alert behind it, told again, opens none; a new alert does."""
     site.post(told(alert("MLPSICritical", model=site.model)))
     (opened,) = site.proposals()
+    attempt = {"proposal": opened.hash, "artifact": site.model}
     prove(
-        site.space.ledger, site.space, kind=proposals.KIND, subject=opened.subject, provenance=opened.provenance,
-        inputs=opened.body["inputs"] | {"because": opened.hash}, derive=lambda *_: {"status": "done", "reason": "x"},
+        site.space.ledger, site.space, kind=proposals.ATTEMPT, subject=opened.subject, provenance=opened.provenance,
+        inputs=attempt, derive=lambda *_: {"verdict": "PASS"},
     )  # fmt: skip
     site.post(told(alert("MLPSICritical", model=site.model)))
-    assert len(site.proposals()) == 2
+    assert len(site.proposals()) == 1
     later = {**alert("MLPSICritical", model=site.model), "startsAt": "2026-03-01T00:00:00Z"}
     site.post(told(later))
-    assert [record.body["figures"]["status"] for record in site.proposals()] == ["open", "done", "open"]
+    first, second = proposals.proposals(site.space.ledger.records())
+    assert (first.state, second.state) == ("passed", "open")
 
 
 @pytest.mark.parametrize("model", ["ab" * 32, "../../etc/passwd", "", "=cmd|' /C calc'!A0", "<script>"])

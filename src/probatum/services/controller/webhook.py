@@ -21,7 +21,8 @@ from probatum.core.clock import Clock, format_utc, parse_utc
 from probatum.core.errors import ParameterError, StorageError
 from probatum.pipeline.notices import take
 from probatum.pipeline.ports import Sources
-from probatum.rollout.alerts import ALERTS, Notice, Status
+from probatum.rollout.alerts import ALERTS
+from probatum.rollout.notices import Notice, Status
 from probatum.services.auth import Role, Tokens
 from probatum.services.engine.decode import Decoder
 from probatum.services.http import RequestError, read_body, require_json
