@@ -20,7 +20,7 @@ from probatum.pipeline.promotion import PROOF_KINDS, proofs_of, waiver_of
 from probatum.pipeline.registry import aliases, versions
 from probatum.pipeline.summary import columns_of, mapping
 
-POINTS_MAX = 512
+POINTS_MAX = 240
 SNAPSHOTS_MAX = 24 * 14
 SAID_MAX = 30
 RECENT_MAX = 50

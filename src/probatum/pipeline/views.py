@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from probatum.monitoring.shadow import DELTA_EDGES, SLOW_BOUNDS_MS, ShadowCounts
+from probatum.monitoring.shadow import DELTA_EDGES, ShadowCounts
 from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.control import KIND as DOCUMENT
+from probatum.pipeline.heard import compared, executors_of, merge
 from probatum.pipeline.ports import Record, Sources
 from probatum.pipeline.promotion import ANY_MODEL, LATER, PROOF_KINDS, proofs_of, waiver_of
 from probatum.pipeline.registry import Version, aliases, versions
@@ -61,7 +62,7 @@ def overview(known: Known) -> View:
         "blockers": blockers(known)["models"],
         "notices": _notices(chronicle),
         "chain": _chain(chronicle),
-        "executors": _executors(live),
+        "executors": executors_of(live["executors"]),
     }
 
 
@@ -89,15 +90,15 @@ def rollouts(known: Known) -> View:
 def shadow(known: Known) -> View:
     """Say how challenger and baseline compare: what the executors have counted since they started, or the newest record of it."""
     chronicle, live, counts = known.chronicle, known.live, ShadowCounts()
-    problems = [_merge(counts, mapping(item)) for item in live["executors"]]
+    problems = [merge(counts, mapping(item)) for item in live["executors"]]
     executors = [
         {**item, "problem": problem or item["problem"]}
-        for item, problem in zip(_executors(live), problems, strict=True)
+        for item, problem in zip(executors_of(live["executors"]), problems, strict=True)
     ]
     records = [record for kind in SHADOWED if (record := chronicle.latest(kind))]
     return {
         "executors": executors,
-        "counted": _compared(counts) if counts.attempts else None,
+        "counted": compared(counts) if counts.attempts else None,
         "evidence": [{**_head(record), "figures": record.body["figures"]} for record in records],
         "delta_edges": list(DELTA_EDGES),
     }
@@ -197,50 +198,6 @@ def _rows(known: Known) -> list[View]:
 def _standing(known: Known, name: str) -> View:
     live = (DOCUMENT, name) in known.chronicle.newest
     return standing(known.chronicle.trails[name], known.sources, known.now_ns, live=live)
-
-
-def _executors(live: Live) -> list[View]:
-    return [_executor(mapping(item)) for item in live["executors"]]
-
-
-def _executor(said: View) -> View:
-    rollout, breaker = mapping(said.get("rollout")), mapping(said.get("breaker"))
-    numbers = {"share": rollout.get("share"), "sequence": rollout.get("sequence"), "match_rate": said.get("match_rate")}
-    texts = {"url": said.get("url"), "problem": said.get("problem"), "breaker": breaker.get("state")}
-    return {
-        **{key: str(value or "") for key, value in texts.items()},
-        **{key: value if isinstance(value, int | float) else None for key, value in numbers.items()},
-    }
-
-
-def _merge(counts: ShadowCounts, said: View) -> str:
-    """Add what an executor counted, and return why that cannot be done where it answers something else."""
-    if said.get("counts") is None:
-        return ""
-    try:
-        ShadowCounts().merge(said["counts"])  # all of it or none
-        counts.merge(said["counts"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        return f"its counts cannot be read ({type(error).__name__})"
-    return ""
-
-
-def _compared(counts: ShadowCounts) -> View:
-    sketches = (("baseline", counts.baseline_latency), ("shadow", counts.shadow_latency))
-    return {
-        "attempts": counts.attempts,
-        "outcomes": {outcome.value: count for outcome, count in counts.outcomes.items()},
-        "matches": counts.matches,
-        "mismatches": counts.mismatches,
-        "match_rate": counts.match_rate,
-        "agreements": counts.agreements,
-        "deltas": list(counts.deltas),
-        "latency_ms": {
-            name: {f"p{round(q * 100)}": sketch.quantile_ms(q) if sketch.count else None for q in (0.5, 0.95, 0.99)}
-            for name, sketch in sketches
-        },
-        "slower_than_ms": dict(zip(map(str, SLOW_BOUNDS_MS), counts.slow, strict=True)),
-    }
 
 
 def _drift(record: Record, chronicle: Chronicle) -> View:
