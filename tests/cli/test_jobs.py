@@ -18,7 +18,7 @@ from probatum.cli.workspace import Workspace
 from probatum.core.clock import NS_PER_DAY, NS_PER_HOUR, SystemClock, format_utc
 from probatum.core.errors import BlockedError, ParameterError, UnknownNameError
 from probatum.pipeline.job_units import cron_jobs, systemd_units
-from probatum.pipeline.jobs import JOBS, KIND, Book
+from probatum.pipeline.jobs import JOBS, KIND, RETRAIN, Book
 from probatum.pipeline.registry import CHALLENGER, move_alias
 
 
