@@ -50,6 +50,7 @@ $(VENV)/.dev: locks/dev.txt pyproject.toml | $(VENV)/bin/python
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --annotation-style line --all-extras --group dev pyproject.toml -o locks/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --annotation-style line -c locks/dev.txt pyproject.toml --group build -o locks/run.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --annotation-style line -c locks/dev.txt pyproject.toml --extra dask --extra live --extra notify --extra postgres --extra retrain --extra sign --group build -o locks/image.txt
 
 clean:
 	rm -rf $(VENV) $(WORKSPACE) .mypy_cache .ruff_cache .pytest_cache

@@ -120,3 +120,25 @@ def test_killed_at_any_moment(space: Workspace) -> None:
         shares = [record.body["inputs"]["share"] for record in space.ledger.records(kind=DOCUMENT, subject="waits")]
         assert shares == ([0.05] if rollout.state.started_ts else [])
         assert verify(space.ledger, space).findings == ()
+
+
+def test_a_drill_that_is_killed_leaves_no_service_behind(space: Workspace) -> None:
+    """Killed -9 while its engine runs: the engine ends too, and nothing was recorded."""
+    head, process = space.ledger.head(), start(space, "drill", "--executors", "1")
+    while not (children := _children(process.pid)):
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(1.0)  # it may be anywhere between its start and its first reply
+    children = _children(process.pid) or children
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert space.ledger.head() == head
+
+
+def _children(pid: int) -> list[int]:
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in done.stdout.split()]

@@ -16,6 +16,7 @@ from probatum.adapters.promql import PrometheusSource
 from probatum.adapters.scrape import ScrapeSource
 from probatum.core.clock import SystemClock
 from probatum.core.verdict import Provenance
+from probatum.monitoring.outcomes import Joined, Made
 from probatum.monitoring.shadow import DecisionRow
 from probatum.rollout.choose import Mode
 from probatum.rollout.lease import RolloutDocument
@@ -75,6 +76,12 @@ class Replica:
             row.challenger = score if outcome == "ok" else None
             self.meter.append(row)
 
+    def lose(self, *lost: bool) -> None:
+        """Let outcomes become known, one after the other, on which model and baseline differed."""
+        for i, bad in enumerate(lost):
+            made = Made("X", i, i, i, 0.4, 0.6, MODEL[:16], RUN)
+            self.meter.settle(Joined(i + 1, i, "X", i, i, not bad, made))
+
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
@@ -120,6 +127,29 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         replica.stop()
 
 
+def test_a_replica_that_is_gone_keeps_what_was_last_scraped(tmp_path: Path) -> None:
+    """Counts that Prometheus scraped after the controller's last read survive their executor, once it is not listed."""
+    first, second = Replica(), Replica()
+    with prometheus(tmp_path, executors=[first.url, second.url], engines=[]) as server:
+        bench = Bench((first, second), PrometheusSource(server.url, SystemClock(), window_s=3, gone_s=30), server.kill)
+        first.finish("ok", 10)
+        second.finish("ok", 1)
+        bench.until(lambda reading: counts(reading).get("errors") == (11, 0))
+        first.finish("ok", 20)
+        first.finish("error", 2)
+        time.sleep(1)  # scraped, and read by nobody
+        first.stop()
+        time.sleep(1)
+        bench.until(lambda reading: "not reached" in reading.problem)
+        server.drop(first.url)
+        second.finish("ok", 1)
+        bench.until(lambda reading: counts(reading).get("errors") == (34, 2))
+        time.sleep(4)  # no up is left of it, and it is still counted
+        assert counts(bench.read())["errors"] == (34, 2)
+        second.stop()
+        bench.until(lambda reading: "not reached" in reading.problem)
+
+
 def test_counts_are_added_over_replicas(bench: Bench) -> None:
     """n and bad are the sums over all replicas of what each finished, measure by measure, from integers."""
     bench.first.finish("ok", 90)
@@ -131,13 +161,15 @@ def test_counts_are_added_over_replicas(bench: Bench) -> None:
     bench.second.finish("breaker_open", 6)
     bench.second.finish("shed", 7)
     bench.second.finish("skipped", 1_000)
+    bench.first.lose(False, True, True)
+    bench.second.lose(False)
     expected = {
         "errors": (105, 7),
         "slower_than_80ms": (100, 10),
         "slower_than_120ms": (100, 5),
         "uncovered": (118, 20),
         "mismatches": (98, 3),
-        "outcome_losses": (0, 0),
+        "outcome_losses": (4, 2),
     }
     reading = bench.until(lambda reading: counts(reading).get("uncovered") == (118, 20))
     assert counts(reading) == expected

@@ -183,7 +183,11 @@ def test_each_fault_reaches_the_ledger_once(site: Site, capsys: pytest.CaptureFi
 def test_psi_critical_opened_a_proposal(site: Site) -> None:
     """The alert asked for one retraining of the model that drifted, and names itself as the reason."""
     site.wait("MLPSICritical", "firing")
-    (proposal,) = list(site.live.space.ledger.records(kind="retrain_proposal"))
+    until = time.monotonic() + 30  # it follows its alert in a second append
+    while not (proposals := list(site.live.space.ledger.records(kind="retrain_proposal"))):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    (proposal,) = proposals
     because = {r.hash: r for r in site.live.space.ledger.records(kind="alert")}[proposal.body["inputs"]["because"]]
     assert because.subject in ("MLPSICritical", "ML_PSI_Critical")
     assert (proposal.body["inputs"]["artifact"], proposal.body["figures"]["status"]) == (site.model, "open")

@@ -16,10 +16,12 @@ from tests.conftest import require_service
 
 from probatum.core.errors import ParameterError
 from probatum.rollout.alert_files import TESTS, alert_table, rule_files
-from probatum.rollout.alerts import ALERTS, SIGNALS, Notice, duration
+from probatum.rollout.alerts import ALERTS
 from probatum.rollout.criteria import DRIFT_CRITERIA
 from probatum.rollout.dashboard import dashboard, queries
+from probatum.rollout.notices import Notice
 from probatum.rollout.policy import POLICY_NAMES, shipped_policy
+from probatum.rollout.signals import SIGNALS, duration
 from probatum.services.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -53,24 +54,35 @@ class Prometheus:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
+        self._jobs = (
+            ("probatum-executor", "/metrics", [*executors]),
+            ("probatum-engine", "/ml/metrics", [*engines]),
+            ("probatum-controller", "/metrics", [*controllers]),
+        )
+        self._rules = f"rule_files: ['{rules}/*.yml']\n" if rules is not None else ""
+        if alertmanager:
+            told = f"[{{targets: [{urlsplit(alertmanager).netloc}]}}]"
+            self._rules += f"alerting: {{alertmanagers: [{{static_configs: {told}}}]}}\n"
+        self._configure()
+        self.start()
+
+    def drop(self, url: str) -> None:
+        """Scrape a replica no longer, as when discovery does not list it any more."""
+        for _, _, urls in self._jobs:
+            if url in urls:
+                urls.remove(url)
+        self._configure()
+        self.process.send_signal(signal.SIGHUP)
+
+    def _configure(self) -> None:
         jobs = "".join(
             f"  - job_name: {job}\n    metrics_path: {path}\n    static_configs:\n"
             f"      - targets: [{', '.join(repr(urlsplit(url).netloc) for url in urls)}]\n"
-            for job, path, urls in (
-                ("probatum-executor", "/metrics", executors),
-                ("probatum-engine", "/ml/metrics", engines),
-                ("probatum-controller", "/metrics", controllers),
-            )
+            for job, path, urls in self._jobs
         )
-        if rules is not None:
-            jobs += f"rule_files: ['{rules}/*.yml']\n"
-        if alertmanager:
-            told = f"[{{targets: [{urlsplit(alertmanager).netloc}]}}]"
-            jobs += f"alerting: {{alertmanagers: [{{static_configs: {told}}}]}}\n"
-        (folder / "prometheus.yml").write_text(
-            f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}"
+        (self._folder / "prometheus.yml").write_text(
+            f"global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n{jobs}{self._rules}"
         )
-        self.start()
 
     def start(self) -> None:
         with (self._folder / "prometheus.log").open("ab") as log:

@@ -10,6 +10,7 @@ import click
 
 from probatum.cli.common import F, output_option, print_json, print_table, progress, workspace_option
 from probatum.cli.live import LIVE
+from probatum.cli.scale import engine_options, mapper_of
 from probatum.core.errors import BlockedError, InconclusiveError
 
 if TYPE_CHECKING:
@@ -44,6 +45,57 @@ def _plan_options(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+@canary.command("what-if")
+@click.argument("model")
+@click.argument("symbols", nargs=-1)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    default=["default"],
+    help="A shipped policy, or a TOML file; several compare.",
+)
+@engine_options
+@workspace_option
+@output_option
+def what_if(
+    model: str,
+    symbols: tuple[str, ...],
+    policies: tuple[str, ...],
+    engine: str,
+    scheduler: str | None,
+    workers: int | None,
+    workspace: Path,
+    output: str,
+) -> None:
+    """Say how a canary of MODEL would have ended on each recorded day of SYMBOLS that it was not trained on.
+
+    SYMBOLS are those of the model when left out. Latencies are those of the newest smoke test. Nothing is recorded.
+
+    \b
+    Examples:
+      probatum canary what-if robust
+      probatum canary what-if robust BTCUSDT ETHUSDT --policy default --policy seed-v1.8 --engine dask --workers 2
+    """
+    import msgspec
+
+    from probatum.cli.workspace import Workspace
+    from probatum.pipeline.whatif import cases, replay_each
+
+    space = Workspace(workspace)
+    plans = [plan_for(space, model, read_policy(name), None, None) for name in dict.fromkeys(policies)]
+    days = cases(space, plans, symbols)
+    with progress() as bars, mapper_of(engine, scheduler, workers) as mapper:
+        found = list(replay_each(space, days, mapper, bars))
+    if output == "json":
+        print_json(msgspec.to_builtins(found))
+        return
+    rows = [
+        (e.policy, e.symbol, e.start, e.stage, f"{e.passed} of {e.phases}", f"{e.decisions:,}", e.reason) for e in found
+    ]
+    print_table("", ("policy", "symbol", "day from", "ends", "phases passed", "decisions", "reason"), rows)
 
 
 @canary.command()

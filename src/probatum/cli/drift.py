@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, print_written, progress, workspace_option
+from probatum.cli.scale import engine_options, mapper_of
 from probatum.cli.workspace import Workspace
 from probatum.core.errors import UnknownNameError
 
@@ -22,19 +23,23 @@ def drift() -> None:
     \b
     Examples:
       probatum drift snapshot champion
+      probatum drift sweep btc eth sol
       probatum drift report champion
     """
 
 
-@drift.command()
-@click.argument("model")
-@click.argument("symbols", nargs=-1)
-@click.option(
+_WINDOW = click.option(
     "--window",
     default="7d",
     show_default=True,
     help='The newest span of data, such as 7d or 12h; or "test", the test part of the data the model was trained on.',
 )
+
+
+@drift.command()
+@click.argument("model")
+@click.argument("symbols", nargs=-1)
+@_WINDOW
 @workspace_option
 @output_option
 def snapshot(model: str, symbols: tuple[str, ...], window: str, workspace: Path, output: str) -> None:
@@ -69,6 +74,49 @@ def snapshot(model: str, symbols: tuple[str, ...], window: str, workspace: Path,
         heading = f"{record.subject}: {figures['verdict']}  ({figures['rows']:,} rows, {span}, {record.provenance.upper()} data)"
         _print_checks(heading, figures)
     click.get_current_context().exit(EXIT_CODES[figures["verdict"]])
+
+
+@drift.command()
+@click.argument("models", nargs=-1, required=True)
+@_WINDOW
+@engine_options
+@workspace_option
+@output_option
+def sweep(
+    models: tuple[str, ...],
+    window: str,
+    engine: str,
+    scheduler: str | None,
+    workers: int | None,
+    workspace: Path,
+    output: str,
+) -> None:
+    """Judge MODELS, each over the symbols it was trained on, and append a snapshot of each. Exits as the worst verdict says.
+
+    \b
+    Examples:
+      probatum drift sweep robust-BTCUSDT robust-ETHUSDT
+      probatum drift sweep robust-BTCUSDT robust-ETHUSDT --engine dask --workers 2
+    """
+    from probatum.cli.evidence import export_evidence
+    from probatum.core.verdict import Verdict
+    from probatum.pipeline.drift import snapshot_each
+    from probatum.pipeline.registry import resolve
+
+    place = Workspace(workspace)
+    records = list(place.ledger.records())
+    digests = [resolve(records, model) for model in models]
+    with progress() as bars, mapper_of(engine, scheduler, workers) as mapper:
+        found = list(snapshot_each(place.ledger, place, digests, window=window, mapper=mapper, progress=bars))
+    export_evidence(place)
+    names = ("verdict", "rows", "overall_psi", "max_psi")
+    rows = [(record.subject, *(record.body["figures"][name] for name in names)) for record in found]
+    if output == "json":
+        print_json([dict(zip(("model", *names), row, strict=True)) for row in rows])
+    else:
+        shown = [(*row[:3], *(_shown(value) for value in row[3:])) for row in rows]
+        print_table("", ("model", "verdict", "rows", "PSI", "worst PSI"), shown)
+    click.get_current_context().exit(EXIT_CODES[Verdict.worst(Verdict(row[1]) for row in rows)])
 
 
 @drift.command()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from probatum.cli.common import output_option, print_json, print_table, workspace_option
+from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.scale import engine_options, mapper_of
+from probatum.core.errors import ParameterError
 from probatum.features.sets import FEATURE_SETS, get_feature_set, level_warnings
 
 if TYPE_CHECKING:
@@ -54,35 +57,69 @@ def ls(output: str) -> None:
 
 
 @features.command()
-@click.argument("symbol")
+@click.argument("symbols", nargs=-1, required=True)
 @_SET
 @_GRID
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this Parquet file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the rows to this file.parquet, or to SYMBOL.parquet in this folder.",
+)
+@engine_options
 @workspace_option
 @output_option
-def build(symbol: str, set_name: str, grid: str | None, out: Path | None, workspace: Path, output: str) -> None:
-    """Build one set over a stored dataset, as the variant that its data support.
+def build(
+    symbols: tuple[str, ...],
+    set_name: str,
+    grid: str | None,
+    out: Path | None,
+    engine: str,
+    scheduler: str | None,
+    workers: int | None,
+    workspace: Path,
+    output: str,
+) -> None:
+    """Build one set over stored datasets, each as the variant that its data support.
 
     \b
     Examples:
       probatum features build BTCUSDT --set robust
       probatum features build BAC --set book --grid 1s --out book.parquet
+      probatum features build BTCUSDT ETHUSDT --set robust --out features --engine dask --workers 2
     """
+    if out is not None and out.suffix == ".parquet" and len(symbols) > 1:
+        raise ParameterError("out", "a folder, where there are several symbols", str(out))
+    target = None if out is None else out.absolute()  # workers have a folder of their own
+    built = partial(_built, workspace.absolute(), set_name, grid, target)
+    results, warnings = [], dict[str, None]()
+    with progress() as bars, mapper_of(engine, scheduler, workers) as mapper:
+        for done, (result, warned) in enumerate(mapper.map(built, symbols), 1):
+            bars.step(f"features {set_name}", done, len(symbols))
+            results.append(result)
+            warnings |= dict.fromkeys(warned)
+    if output == "json":
+        print_json(results if len(symbols) > 1 else results[0])
+    else:
+        for result in results:
+            rows = [(name, result[name]) for name in ("set", "fingerprint", "events", "rows", "ready")]
+            print_table(f"features of {result['symbol']}", ("", ""), [*rows, ("columns", ", ".join(result["columns"]))])
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _built(
+    workspace: Path, set_name: str, grid: str | None, out: Path | None, symbol: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Build one symbol's features, write them where asked, and return what they are and what to be warned of."""
     from probatum.features.fold import fold
 
     feature_set, events, dataset = _loaded(workspace, symbol, set_name, grid)
     frame = fold(feature_set, events, tick_size=dataset.tick_size)
     if out is not None:
-        _write(frame, out)
+        _write(frame, out if out.suffix == ".parquet" else out / f"{symbol}.parquet")
     ready = int(frame.ready.sum())
     result = {**_described(feature_set), "symbol": symbol, "events": len(events), "rows": len(frame), "ready": ready}
-    if output == "json":
-        print_json(result)
-    else:
-        rows = [(name, result[name]) for name in ("set", "fingerprint", "events", "rows", "ready")]
-        print_table(f"features of {symbol}", ("", ""), [*rows, ("columns", ", ".join(feature_set.names))])
-    for warning in level_warnings(feature_set):
-        click.echo(f"warning: {warning}", err=True)
+    return result, level_warnings(feature_set)
 
 
 @features.command()

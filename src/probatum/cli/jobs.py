@@ -41,18 +41,12 @@ def list_jobs(workspace: Path, output: str) -> None:
       probatum jobs ls -o json
     """
     from probatum.cli.workspace import Workspace
-    from probatum.core.clock import format_utc
-    from probatum.pipeline.jobs import JOBS, Book
+    from probatum.pipeline.jobs import Book, listing
 
     space = Workspace(workspace)
-    book, now_ns = Book(space.ledger), space.clock.now_ns()
+    book = Book(space.ledger)
     book.refresh()
-    rows = []
-    for job in JOBS.values():
-        ran = book.jobs[job.name].ran.body["inputs"] if job.name in book.jobs else {}
-        row = {"job": job.name, "schedule": job.schedule.name, "slot": ran.get("slot"), "outcome": ran.get("outcome")}
-        upcoming = format_utc(job.schedule.newest(now_ns) + job.schedule.period_ns)
-        rows.append({**row, "waiting": len(list(book.open_slots(job, now_ns))), "next": upcoming, "what": job.help})
+    rows = listing(book, space.clock.now_ns())
     if output == "json":
         print_json(rows)
     else:

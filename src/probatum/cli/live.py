@@ -13,11 +13,9 @@ import click
 from probatum.cli.common import F, output_option, print_json, print_table, workspace_option
 from probatum.core.errors import (
     AbortedError,
-    BlockedError,
     ConfirmationError,
     InconclusiveError,
     ParameterError,
-    UnknownNameError,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from probatum.pipeline.ports import Record as LedgerRecord
     from probatum.pipeline.release import SourceTree
     from probatum.pipeline.rollout import LedgerEffects, Rollout
-    from probatum.rollout.events import Event
 
 WATCH_S = 1.0
 
@@ -38,12 +35,9 @@ _reason = click.option("--reason", default="", help="Why; it stands in the recor
 
 def open_rollout(space: Workspace, name: str | None) -> Rollout:
     """Return the live rollout of a name, or the newest one; UnknownNameError lists the known."""
-    from probatum.pipeline.rollout import Rollout, rollout_names
+    from probatum.pipeline import operate
 
-    known = rollout_names(space.ledger)
-    if not known or (name is not None and name not in known):
-        raise UnknownNameError("rollout", name or "", known)
-    return Rollout(space.ledger, space, name or known[-1], controls=True)
+    return operate.open_rollout(space.ledger, space, name)
 
 
 def prometheus_option(*, required: bool = False) -> Callable[[F], F]:
@@ -119,20 +113,15 @@ def start(
       probatum canary start --approver ada --phrase "ONAY: …"
     """
     from probatum.cli.workspace import Workspace
-    from probatum.rollout.confirm import build_phrase
-    from probatum.rollout.events import Confirmed
-    from probatum.rollout.machine import Stage, check_confirmation, required_permission
+    from probatum.pipeline.operate import confirm, needed_phrase
 
     space = Workspace(workspace)
     rollout, now_ns = open_rollout(space, name), space.clock.now_ns()
-    if rollout.state.stage not in (Stage.AWAITING_CONFIRMATION, Stage.HOLDING):
-        raise BlockedError(f"{rollout.name} is {rollout.state.stage.value}: nothing awaits a confirmation")
+    needed = needed_phrase(rollout, now_ns, last=last)
     if phrase is None or approver is None:
-        needed = build_phrase(required_permission(rollout.plan, rollout.state, now_ns, last=last))
         raise ConfirmationError(f"confirmation required (--approver NAME --phrase '{needed}')", phrase=needed)
-    event = Confirmed(now_ns, phrase, approver)
-    check_confirmation(rollout.plan, rollout.state, event)
-    _apply(space, rollout, event, output)
+    confirm(rollout, phrase, approver, now_ns)
+    _finish(space, rollout, output)
 
 
 @click.command()
@@ -170,7 +159,7 @@ def status(name: str | None, watch: bool, workspace: Path, output: str) -> None:
         raise InconclusiveError(f"{rollout.name} holds: {state.reason}")
 
 
-def _command(verb: str, make: str, text: str, example: str) -> click.Command:
+def _command(verb: str, text: str, example: str) -> click.Command:
     """Return a command that appends one event of a human's."""
 
     @click.command(verb, help=f"{text}\n\n\b\nExamples:\n  probatum canary {verb}\n  probatum canary {verb} {example}")
@@ -182,38 +171,23 @@ def _command(verb: str, make: str, text: str, example: str) -> click.Command:
     @output_option
     def command(name: str | None, by: str, reason: str, prometheus: str | None, workspace: Path, output: str) -> None:
         from probatum.cli.workspace import Workspace
-        from probatum.rollout import events
+        from probatum.pipeline.operate import act, stop_now
 
         space = Workspace(workspace)
         if verb == "abort":
-            name = _stop_now(space, name)
-        event = getattr(events, make)(space.clock.now_ns(), by, reason)
-        _apply(space, open_rollout(space, name), event, output, prometheus)
+            name = stop_now(space.ledger, name)
+        rollout = open_rollout(space, name)
+        act(rollout, verb, now_ns=space.clock.now_ns(), by=by, reason=reason)
+        _finish(space, rollout, output, prometheus)
 
     return command
 
 
-def _stop_now(space: Workspace, name: str | None) -> str | None:
-    """Put share 0 before the executors at once: the replay of a long rollout takes seconds, and its event comes after."""
-    import msgspec
-
-    from probatum.pipeline.control import KIND, publish, read_document
-
-    found = list(space.ledger.records(kind=KIND, subject=name))
-    if found and (document := read_document(found[-1])).share > 0.0:
-        stopped = msgspec.structs.replace(document, share=0.0)
-        publish(space.ledger, stopped, subject=found[-1].subject, provenance=found[-1].provenance)
-    return name or (found[-1].subject if found else None)
-
-
-pause = _command("pause", "Paused", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
-resume = _command("resume", "Resumed", "Let a paused or holding rollout go on.", "--by ada")
-abort = _command(
-    "abort", "Aborted", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"'
-)
+pause = _command("pause", "Stop the clock of a running phase; the share stays.", '--reason "maintenance"')
+resume = _command("resume", "Let a paused or holding rollout go on.", "--by ada")
+abort = _command("abort", "End a rollout now: share 0 is in the ledger when this returns.", '--reason "wrong model"')
 validate = _command(
     "validate",
-    "ValidationBegan",
     "Watch a completed canary or exposure over fresh data, for as long as its policy says; the controller judges it.",
     "--by ada && probatum canary status -w",
 )
@@ -243,29 +217,16 @@ LIVE = (start, status, pause, resume, abort, validate, retry)
 """What the group ``canary`` adds."""
 
 
-def apply_or_finish(rollout: Rollout, event: Event, effects: LedgerEffects) -> None:
-    """Append an event and carry out what it asks for; where it is the newest already, finish what it asked for.
+def _finish(space: Workspace, rollout: Rollout, output: str, prometheus: str | None = None) -> None:
+    """The share is in the ledger by now; carry out what takes longer, and show where the rollout stands."""
+    from probatum.pipeline.rollout import carry_out
 
-    A full disk or a kill may part the two: the same command again makes it whole, for effects may be carried out twice.
-    """
-    from probatum.pipeline.rollout import accept, carry_out
-    from probatum.rollout.events import event_to_record
-
-    newest = rollout.head.body["inputs"]["event"]["event"] if rollout.head else ""
-    step = rollout.apply(event)  # the share is in the ledger now; what takes longer comes after
-    if newest != event_to_record(event)["event"]:
-        accept(step)
-    carry_out(rollout, effects)
-
-
-def _apply(space: Workspace, rollout: Rollout, event: Event, output: str, prometheus: str | None = None) -> None:
-    effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
-    apply_or_finish(rollout, event, effects)
+    carry_out(rollout, live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus))
     _print(rollout, output)
 
 
 def _print(rollout: Rollout, output: str) -> None:
-    from probatum.services.controller.loop import summary
+    from probatum.pipeline.standing import summary
 
     found: dict[str, Any] = summary(rollout)
     if output == "json":

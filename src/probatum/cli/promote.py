@@ -108,15 +108,18 @@ def rollback(name: str | None, by: str, reason: str, prometheus: str | None, wor
       probatum rollback --by ada --reason "wrong symbol"
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.cli.live import apply_or_finish, live_effects, open_rollout
+    from probatum.cli.live import live_effects, open_rollout
     from probatum.cli.workspace import Workspace
+    from probatum.pipeline.operate import append
+    from probatum.pipeline.rollout import carry_out
     from probatum.rollout.events import RolledBack
 
     space = Workspace(workspace)
     rollout = open_rollout(space, name)
     event = RolledBack(space.clock.now_ns(), by, reason)
     effects = live_effects(space, lambda text: click.echo(text, err=True), prometheus=prometheus)
-    apply_or_finish(rollout, event, effects)
+    append(rollout, event)
+    carry_out(rollout, effects)
     export_evidence(space)
     _say(output, rollout=rollout.name, stage=rollout.state.stage.value, reason=rollout.state.reason)
 

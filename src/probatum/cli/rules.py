@@ -74,7 +74,8 @@ def ls(output: str) -> None:
       probatum rules ls -o json
     """
     from probatum.cli.common import print_table
-    from probatum.rollout.alerts import ALERTS, duration
+    from probatum.rollout.alerts import ALERTS
+    from probatum.rollout.signals import duration
 
     columns = ("alert", "severity", "for", "condition", "twin")
     rows = [(a.name, a.severity, duration(a.for_s), a.promql, a.twin) for a in ALERTS]

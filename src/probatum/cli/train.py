@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.mlflow import fetch, publish
+from probatum.cli.scale import engine_options, mapper_of
 from probatum.cli.workspace import Workspace
 from probatum.core.clock import NS_PER_MINUTE, NS_PER_MS, NS_PER_S
 from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
     from probatum.pipeline.ports import Record
+    from probatum.pipeline.training import Trained
 
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "ERROR": 1, "INCONCLUSIVE": 3}
 _UNITS = {"ms": NS_PER_MS, "s": NS_PER_S, "m": NS_PER_MINUTE}
@@ -39,6 +42,8 @@ _CHECK_COLUMNS = ("check", "value", "bound", "lower", "upper", "verdict", "enfor
 )
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of the training.")
 @click.option("--shuffle", is_flag=True, help="Refused, with the reason: rows of a market share their future.")
+@click.option("--each", is_flag=True, help="Train one model of each symbol, named NAME-SYMBOL, instead of one of all.")
+@engine_options
 @workspace_option
 @output_option
 def train(
@@ -51,6 +56,10 @@ def train(
     split_by: Any,
     seed: int,
     shuffle: bool,
+    each: bool,
+    engine: str,
+    scheduler: str | None,
+    workers: int | None,
     workspace: Path,
     output: str,
 ) -> None:
@@ -61,9 +70,10 @@ def train(
       probatum train BTCUSDT
       probatum train BTCUSDT ETHUSDT --set v1.8.1 --model lightgbm
       probatum train BAC --set book --target direction@10s:drop-unchanged --grid 1s --split-by session
+      probatum train BTCUSDT ETHUSDT --each --engine dask --workers 2
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.pipeline.training import TrainingPlan
+    from probatum.pipeline.training import TrainingPlan, train_each
     from probatum.pipeline.training import train as train_model
 
     plan = TrainingPlan(
@@ -77,15 +87,27 @@ def train(
         shuffle=shuffle,
         seed=seed,
     )
+    if engine != "serial" and not each:
+        raise ParameterError("engine", "serial without --each: one model is fitted in one process", engine)
     place = Workspace(workspace)
-    with progress() as bars:
-        trained = train_model(place.ledger, place, plan, bars)
+    with progress() as bars, mapper_of(engine, scheduler, workers) as mapper:
+        if each:
+            found = list(train_each(place.ledger, place, plan, mapper, bars))
+        else:
+            found = [train_model(place.ledger, place, plan, bars)]
     export_evidence(place)
-    for warning in trained.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    for trained in found:
+        for warning in trained.warnings:
+            click.echo(f"warning: {warning}", err=True)
     if output == "json":
-        print_json({"name": trained.artifact.name, **trained.record.body["figures"]})
+        shown = [{"name": trained.artifact.name, **trained.record.body["figures"]} for trained in found]
+        print_json(shown if each else shown[0])
         return
+    for trained in found:
+        _print_trained(trained, workspace)
+
+
+def _print_trained(trained: Trained, workspace: Path) -> None:
     rows = [(key, _shown(value)) for key, value in trained.artifact.metrics.items()]
     click.echo(f"{trained.artifact.name}: {trained.digest}")
     print_table("", ["metric", "value"], rows)
@@ -130,12 +152,13 @@ def gate(model: str, champion: str, cost_bp: float | None, workspace: Path, outp
 
 @click.group()
 def models() -> None:
-    """List versions and move aliases.
+    """List versions, move aliases, publish in MLflow and fetch from there.
 
     \b
     Examples:
       probatum models ls
       probatum models alias challenger robust-large_move-60s-logistic
+      probatum models publish champion --mlflow http://127.0.0.1:5000 --as btc
     """
 
 
@@ -244,6 +267,10 @@ def alias(alias: str, model: str, workspace: Path, output: str) -> None:
         return
     for name, digest in record.body["figures"]["aliases"].items():
         click.echo(f"{name} is {digest[:12]} (record {record.seq})")
+
+
+for _command in (publish, fetch):
+    models.add_command(_command)
 
 
 def parse_grid(text: str | None) -> int | None:

@@ -36,6 +36,10 @@ class Workspace:
         self.root = root
         self.clock: Clock = clock or SystemClock()
 
+    def __reduce__(self) -> tuple[type[Workspace], tuple[Path, Clock]]:
+        """Travel to a worker as the folder's name, which must mean the same folder there; connections stay behind."""
+        return Workspace, (self.root.absolute(), self.clock)
+
     @cached_property
     def datasets(self) -> ParquetStore:
         from probatum.adapters.store import ParquetStore

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class ProbatumError(Exception):
@@ -34,6 +35,16 @@ class ProbatumError(Exception):
         super().__init__(message)
         self.message = message
         self.fields: dict[str, object] = {k: v for k, v in fields.items() if v is not None}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as it is: the subclasses' own arguments are not kept."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ProbatumError], args: tuple[Any, ...], state: dict[str, Any]) -> ProbatumError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(ProbatumError):

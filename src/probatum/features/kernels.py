@@ -40,7 +40,7 @@ _ALPHA = 1.0 / 14.0
 _SET, _NEED_SPREAD, _NEED_VOLUME, _NEED_SIZES, _TICK = 0, 1, 2, 3, 4
 CONFIG = 5  # so many entries never change
 _NOW = 5  # time of the last event in ns; a float knows it to a quarter of a microsecond
-_BID, _ASK, _BID_SIZE, _ASK_SIZE, _MID, _SPREAD = 7, 8, 9, 10, 11, 12
+_BID, _ASK, _BID_SIZE, _ASK_SIZE, MID, _SPREAD = 7, 8, 9, 10, 11, 12
 _LAST = 13  # number of the last closed minute, -2 before the first event
 _FRESH = 14  # number of the minute from which on the window sums are due to be computed anew
 _SINCE = 15  # closed minutes since the last break
@@ -76,7 +76,7 @@ def new_state(code: int, *, spread: bool, volume: bool, sizes: bool, tick_size: 
     state[[_SECOND, _START, _MARKET]] = -1.0
     state[_LAST] = -2.0
     state[_NOW] = 1.0
-    state[[_BID, _ASK, _BID_SIZE, _ASK_SIZE, _MID, _SPREAD, _VOL1M, _CLOSE]] = np.nan
+    state[[_BID, _ASK, _BID_SIZE, _ASK_SIZE, MID, _SPREAD, _VOL1M, _CLOSE]] = np.nan
     return state
 
 
@@ -230,7 +230,7 @@ def _refresh(s: Array) -> None:
 
 @melt
 def _close_minute(s: Array, minute: int, volume: float) -> None:
-    mid = s[_MID]
+    mid = s[MID]
     number = s[_SINCE]
     s[_SINCE] = number + 1.0
     _push(s, _MIDS, mid)
@@ -262,9 +262,9 @@ def _close_until(s: Array, minute: int) -> None:
             s[_SILENT] = 0.0
         else:
             s[_SILENT] += 1.0
-        if s[_SILENT] > _FILL or not s[_MID] > 0.0:
+        if s[_SILENT] > _FILL or not s[MID] > 0.0:
             s[_SINCE] = 0.0
-            s[_MID] = math.nan
+            s[MID] = math.nan
             s[_SPREAD] = math.nan
             s[_LAST] = float(minute - 1)
         else:
@@ -284,7 +284,7 @@ def _advance_minutes(s: Array, ts: int, kind: int, a: float, b: float, c: float)
             _close_until(s, minute)
         s[_BARS] = 1.0
         s[_SILENT] = 0.0
-        s[_MID] = a
+        s[MID] = a
         s[_SPREAD] = b
         _close_minute(s, minute, c)
     elif kind == TIMER:
@@ -295,7 +295,7 @@ def _advance_minutes(s: Array, ts: int, kind: int, a: float, b: float, c: float)
         _close_until(s, (ts - 1) // _NS_PER_MINUTE)
         s[_SEEN] = 1.0
         if kind == QUOTE:
-            s[_MID] = 0.5 * (a + b)
+            s[MID] = 0.5 * (a + b)
             s[_SPREAD] = b - a
         else:
             s[_VOLUME] += b
@@ -333,7 +333,7 @@ def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d:
         _roll_seconds(s, second)
     if s[_START] >= 0.0 and second - s[_MARKET] > 60 * _FILL:
         s[_START] = -1.0
-        s[_MID] = math.nan
+        s[MID] = math.nan
     if kind in (TIMER, BAR):
         return NOT_READY
     s[_MARKET] = float(second)
@@ -344,10 +344,10 @@ def _advance_book(s: Array, ts: int, kind: int, a: float, b: float, c: float, d:
         elif s[_NEED_SIZES]:
             s[bucket] += _order_flow(s, a, b, c, d)
         s[_BID], s[_ASK], s[_BID_SIZE], s[_ASK_SIZE] = a, b, c, d
-        s[_MID] = 0.5 * (a + b)
-    elif c > 0.0 or (c == 0.0 and a > s[_MID]):
+        s[MID] = 0.5 * (a + b)
+    elif c > 0.0 or (c == 0.0 and a > s[MID]):
         s[bucket + 1] += 1.0
-    elif c < 0.0 or (c == 0.0 and a < s[_MID]):
+    elif c < 0.0 or (c == 0.0 and a < s[MID]):
         s[bucket + 2] += 1.0
     return NOT_READY
 
@@ -390,8 +390,8 @@ def _evaluate_b0(s: Array, out: Array) -> bool:
     if s[_SINCE] < 15.0:
         return False
     out[0] = 1.0
-    out[1] = s[_MID]
-    out[2] = 1e4 * s[_SPREAD] / s[_MID]
+    out[1] = s[MID]
+    out[2] = 1e4 * s[_SPREAD] / s[MID]
     out[3] = s[_VOL1M]
     out[4] = _rsi(s)
     out[5] = math.log1p(s[_VOL1M])
@@ -402,7 +402,7 @@ def _evaluate_b0(s: Array, out: Array) -> bool:
 def _evaluate_v181(s: Array, out: Array) -> bool:
     if s[_SINCE] < 15.0 or s[_MIDS + _COUNT] < _HALF_WARM:
         return False
-    close, mid = s[_CLOSE], s[_MID]
+    close, mid = s[_CLOSE], s[MID]
     mean, sd = _moments(s, _MIDS)
     out[0] = 1.0
     out[1] = _log_ratio(close, _back(s, _MIDS, 1))
@@ -427,11 +427,11 @@ def _evaluate_robust(s: Array, out: Array) -> bool:
     rv1440 = _moments(s, _RETURNS)[1] + _EPSILON
     mean, sd = _tail(s, _MIDS, 60)
     ret1 = _back(s, _RETURNS, 0)
-    tiny = _EPSILON * s[_MID]
+    tiny = _EPSILON * s[MID]
     out[0] = ret1 / rv60
     out[1] = _log_ratio(s[_CLOSE], _back(s, _MIDS, 5)) / (rv60 * math.sqrt(5.0))
     out[2] = (_rsi(s) - 50.0) / 30.0
-    out[3] = (s[_MID] - mean) / (sd + tiny)
+    out[3] = (s[MID] - mean) / (sd + tiny)
     out[4] = math.nan
     if s[_NEED_VOLUME]:
         usual, spread = _moments(s, _VOLUMES)
@@ -476,7 +476,7 @@ def _evaluate_book(s: Array, out: Array) -> bool:
     out[1] = out[0]
     if ask > bid and depth > 0.0:
         micro = (ask * s[_BID_SIZE] + bid * s[_ASK_SIZE]) / depth
-        out[1] = (micro - s[_MID]) / (0.5 * (ask - bid))
+        out[1] = (micro - s[MID]) / (0.5 * (ask - bid))
     out[6] = (ask - bid) / s[_TICK]
     out[7] = math.log1p(depth)
     return True
@@ -487,7 +487,7 @@ def evaluate(s: Array, out: Array) -> bool:
     """Read the full vector off the state: True where every column that is needed has its history, else all NaN."""
     if s[_SET] == BOOK:
         ready = _evaluate_book(s, out)
-    elif not s[_MID] > 0.0 or (s[_NEED_SPREAD] and not s[_SPREAD] >= 0.0) or (s[_NEED_VOLUME] and not s[_VOL1M] >= 0.0):
+    elif not s[MID] > 0.0 or (s[_NEED_SPREAD] and not s[_SPREAD] >= 0.0) or (s[_NEED_VOLUME] and not s[_VOL1M] >= 0.0):
         ready = False
     elif s[_SET] == V18_1:
         ready = _evaluate_v181(s, out)
@@ -532,6 +532,6 @@ def fold(
             ready[row] = evaluate(s, scratch)
             for j in range(columns.shape[0]):
                 out[row, j] = scratch[columns[j]]
-            mid[row] = s[_MID]
+            mid[row] = s[MID]
             row += 1
     return 0, row

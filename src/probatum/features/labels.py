@@ -17,7 +17,7 @@ KINDS = ("direction", "large_move", "next_move")
 _NAME = re.compile(r"(?P<kind>[a-z_]+)(@(?P<count>[1-9][0-9]{0,7})(?P<unit>ms|s|m|h))?(?P<drop>:drop-unchanged)?")
 _UNITS = {"ms": NS_PER_MS, "s": NS_PER_S, "m": NS_PER_MINUTE, "h": NS_PER_HOUR}
 _FORMS = "direction@H, direction@H:drop-unchanged, large_move@H (H like 10s, 1m, 1h, at most 24h) or next_move"
-_HOLE = 6 * NS_PER_MINUTE  # five silent minutes between two stamps; the kernels carry no more either
+HOLE_NS = 6 * NS_PER_MINUTE  # five silent minutes between two stamps; the kernels carry no more either
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -85,7 +85,7 @@ class Labels:
 def segments(ts: NDArray[np.int64], mid: NDArray[np.float64], session: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each row the number of its unbroken stretch: one session, no hole over five minutes, mid known."""
     unknown = np.isnan(mid)
-    breaks = (np.diff(ts) > _HOLE) | (np.diff(session) != 0) | unknown[1:] | unknown[:-1]
+    breaks = (np.diff(ts) > HOLE_NS) | (np.diff(session) != 0) | unknown[1:] | unknown[:-1]
     return np.concatenate(([0], np.cumsum(breaks)))[: len(ts)].astype(np.int64)
 
 

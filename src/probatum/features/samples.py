@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from probatum.core.clock import NS_PER_MINUTE
 from probatum.core.errors import DataError, ParameterError
 from probatum.features.events import available, dataset_events, sessions_of
-from probatum.features.fold import fold
-from probatum.features.labels import Target, label, segments
+from probatum.features.fold import FeatureFrame, fold
+from probatum.features.labels import Labels, Target, label, segments
 from probatum.features.sets import FeatureSet, get_feature_set
 from probatum.market.dataset import Dataset
 
@@ -80,14 +80,21 @@ def build_samples(
     return Samples(ts, symbol, values, labels, returns, ends, feature_set, target).take(order)
 
 
+def labelled(
+    dataset: Dataset, feature_set: FeatureSet, target: Target, grid_ns: int | None
+) -> tuple[FeatureFrame, Labels]:
+    """Return every row of a dataset, ready or not, and its label."""
+    frame = fold(feature_set, dataset_events(dataset, grid_ns=grid_ns), tick_size=dataset.tick_size)
+    segment = segments(frame.ts, frame.mid, sessions_of(dataset.calendar, frame.ts))
+    return frame, label(target, frame.ts, frame.mid, segment, grid_ns or NS_PER_MINUTE)
+
+
 def _rows(
     dataset: Dataset, feature_set: FeatureSet, target: Target, grid_ns: int | None
 ) -> tuple[
     NDArray[np.int64], NDArray[np.str_], NDArray[np.float64], NDArray[np.int8], NDArray[np.float64], NDArray[np.int64]
 ]:
-    frame = fold(feature_set, dataset_events(dataset, grid_ns=grid_ns), tick_size=dataset.tick_size)
-    segment = segments(frame.ts, frame.mid, sessions_of(dataset.calendar, frame.ts))
-    labels = label(target, frame.ts, frame.mid, segment, grid_ns or NS_PER_MINUTE)
+    frame, labels = labelled(dataset, feature_set, target, grid_ns)
     use = frame.ready & labels.valid
     symbol = np.full(int(use.sum()), dataset.symbol)
     return frame.ts[use], symbol, frame.values[use], labels.label[use], labels.fwd_return[use], labels.label_end[use]

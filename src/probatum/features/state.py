@@ -81,6 +81,11 @@ class FeatureState:
         return self._out.take(self._columns)
 
     @property
+    def mid(self) -> float:
+        """Return the mid in force after the last event; NaN where none is."""
+        return self._state.item(kernels.MID)
+
+    @property
     def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the state and the full vector themselves, for the compiled loop to move."""
         return self._state, self._out

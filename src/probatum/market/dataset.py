@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -85,3 +86,14 @@ class Dataset:
         if not self.frames:
             raise ParameterError("dataset", "at least one of bars, quotes and trades", "none")
         return next(iter(self.frames))
+
+    def between(self, start: int, end: int) -> Dataset:
+        """Return the part of (start, end] by time (ns)."""
+        frames: dict[str, Any] = {kind: _cut(frame, start, end) for kind, frame in self.frames.items()}
+        return replace(self, **frames)
+
+
+def _cut(frame: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
+    ts = frame["ts_event"]
+    low, high = (int(ts.search_sorted(bound, side="right")) for bound in (start, end))
+    return frame.slice(low, high - low)

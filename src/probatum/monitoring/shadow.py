@@ -29,6 +29,9 @@ SLOW_BOUNDS_MS = (60, 80, 120)
 
 RANK_WINDOW = 1024
 
+MODEL_CHARS = 16
+"""So many digits of a model's digest name it in logs and metrics."""
+
 
 class Outcome(StrEnum):
     """Name how an attempt to hear the challenger ended. Attempts are the sum of these, nothing is left out."""
@@ -59,7 +62,8 @@ class DecisionRow(msgspec.Struct, array_like=True, gc=False):
     """Hold one decision from the moment it is made until it is logged; the mutable part is filled in when it is known.
 
     ``ts`` is when it was made and ``as_of`` the time of the newest market event behind it (int ns UTC, 0 unknown);
-    ``due_ns`` is the monotonic time at which its call was due.
+    ``since`` is the first event of the features' state (0: the caller's own vector), ``due_ns`` the monotonic time at which
+    its call was due, ``model`` the beginning of the digest of the model on trial ("": not known).
     """
 
     seq: int
@@ -79,6 +83,15 @@ class DecisionRow(msgspec.Struct, array_like=True, gc=False):
     outcome: str = Outcome.SKIPPED.value
     shadow_ns: int | None = None
     due_ns: int = 0
+    since: int = 0
+    model: str = ""
+
+    @property
+    def judged(self) -> tuple[str, float | None]:
+        """Return outcome and score of the model on trial: in ``gated`` the champion, for it answers, else the challenger."""
+        if self.champion_outcome:
+            return self.champion_outcome, self.champion
+        return self.outcome, self.challenger
 
 
 class ShadowCounts:

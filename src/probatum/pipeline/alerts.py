@@ -113,7 +113,8 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     for name, most in (("critical", 0), ("warning", inputs["warnings_max"])):
         verdict = Verdict.FAIL if told[name] > most else blind
         fired = ", ".join(row["alertname"] for row in told["alerts"] if row["counts_as"] == name)
-        checks.append(_check(f"alerts_{name}", float(told[name]), float(most), verdict, fired or told["problem"]))
+        value = None if verdict is Verdict.ERROR else float(told[name])
+        checks.append(_check(f"alerts_{name}", value, float(most), verdict, fired or told["problem"]))
     return {"verdict": Verdict.worst(item.verdict for item in checks), "checks": msgspec.to_builtins(checks), **told}
 
 
@@ -203,6 +204,6 @@ def _alerts(answer: Answer, ignored: Collection[str], points: int) -> Iterator[d
         }
 
 
-def _check(name: str, value: float, bound: float, verdict: Verdict, reason: str) -> Check:
+def _check(name: str, value: float | None, bound: float, verdict: Verdict, reason: str) -> Check:
     said = ("", "") if verdict is Verdict.PASS else (reason, "a window that was watched all the time, without alerts")
     return Check(name, value, bound, value, value, 1, verdict, True, *said)

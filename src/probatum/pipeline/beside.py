@@ -6,6 +6,7 @@ The log holds each decision of all replicas that write to its folder, however of
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,14 +46,12 @@ def look_beside(rollout: Rollout, decisions: Decisions, history: AlertHistory | 
 
 def window_of(rollout: Rollout) -> tuple[int, int]:
     """Return when the run, or the validation behind it, began and what its newest event says the time is (0: not begun)."""
-    state, end_ns, start_ns = rollout.state, 0, rollout.state.started_ts
-    validated = state.phase >= len(rollout.plan.ladder.shares_percent)
-    for record in rollout.ledger.records(kind=KIND, subject=rollout.name):
-        event = record.body["inputs"]["event"]
-        end_ns = parse_utc(event["ts"])
-        if validated and event["event"] == "validation":
-            start_ns = end_ns
-    return start_ns, end_ns
+    assert rollout.head is not None
+    end_ns = parse_utc(rollout.head.body["inputs"]["event"]["ts"])
+    if rollout.state.phase < len(rollout.plan.ladder.shares_percent):
+        return rollout.state.started_ts, end_ns
+    events = (record.body["inputs"]["event"] for record in rollout.ledger.records(kind=KIND, subject=rollout.name))
+    return max(parse_utc(event["ts"]) for event in events if event["event"] == "validation"), end_ns
 
 
 def compare(
@@ -61,14 +60,13 @@ def compare(
     """Count the logged decisions in [start, end], and pick the newest, those that brought no answer first of all."""
     gated = rollout.plan.mode is Mode.GATED
     fingerprint = load_artifact(rollout.sources, rollout.plan.model).features.fingerprint
-    counts, newest, failed = ShadowCounts(), list[dict[str, Any]](), list[dict[str, Any]]()
+    counts = ShadowCounts()
+    newest, failed = deque[dict[str, Any]](maxlen=AROUND), deque[dict[str, Any]](maxlen=AROUND)
     for since in range(start_ns, end_ns + 1, NS_PER_HOUR):  # an hour at a time: days do not fit into memory
         table = decisions.read(since, min(since + NS_PER_HOUR, end_ns + 1))
         for row in _due(table.filter(pl.col("fingerprint") == fingerprint), gated):
             _count(counts, row)
-            newest = [*newest[1 - AROUND :], row]
-            if row["outcome"] != Outcome.OK.value:
-                failed = [*failed[1 - AROUND :], row]
+            (newest if row["outcome"] == Outcome.OK.value else failed).append(row)
     if gated:  # the log holds the mirrored call's time, not the champion's
         counts.shadow_latency, counts.latency_delta = LatencySketch(), LatencySketch()
     return counts, [_shown(row) for row in failed or newest]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ from probatum.monitoring.windows import WindowCounts, count_window
 from probatum.pipeline.evidence import prove
 from probatum.pipeline.gate import load_artifact
 from probatum.pipeline.page import Section, Table, Text, page
-from probatum.pipeline.ports import Ledger, Progress, Record, Sources
+from probatum.pipeline.ports import Ledger, Mapper, OneProcess, Progress, Record, Sources
 from probatum.pipeline.report import distribution_chart, psi_chart
 from probatum.pipeline.summary import provenance_banner
 from probatum.rollout.criteria import ALPHA, DRIFT_CRITERIA, Check
@@ -92,6 +93,45 @@ def snapshot(
     out. "test" judges the test part of the data it was trained on. The same snapshot twice is one record. Raises DataError
     where the data cannot feed the artifact's columns, or no row is left.
     """
+    return _recorded(ledger, sources, measure(sources, digest, symbols, window, settings, progress))
+
+
+def snapshot_each(
+    ledger: Ledger,
+    sources: Sources,
+    digests: Sequence[str],
+    *,
+    window: str = ROLLING,
+    mapper: Mapper | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Record]:
+    """Judge many models, each over its own symbols, wherever the mapper does it; append in the order given."""
+    span_ns(window)
+    found = (mapper or OneProcess()).map(partial(measure, sources, window=window), digests)
+    for done, measured in enumerate(found, 1):
+        if progress is not None:
+            progress.step("drift", done, len(digests))
+        yield _recorded(ledger, sources, measured)
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Hold a snapshot that is not in the ledger yet; its window is stored."""
+
+    name: str
+    provenance: Provenance
+    inputs: dict[str, Any]
+    figures: dict[str, Any]
+
+
+def measure(
+    sources: Sources,
+    digest: str,
+    symbols: Sequence[str] = (),
+    window: str = ROLLING,
+    settings: DriftSettings | None = None,
+    progress: Progress | None = None,
+) -> Measured:
+    """Judge as :func:`snapshot` does, and append nothing: the part that another process can do."""
     span_ns(window)
     artifact = load_artifact(sources, digest)
     trained_on = dict(zip(artifact.data.symbols, artifact.data.sha256, strict=True))
@@ -110,18 +150,23 @@ def snapshot(
         "datasets": [dataset.sha256 for dataset in datasets],
         "settings": msgspec.to_builtins(settings or default_settings()),
     }
-    seen = parse_json(canonical_json(inputs))
-    for record in ledger.records(kind=KIND, subject=artifact.name):
-        if record.body["inputs"] == seen:
+    inputs = parse_json(canonical_json(inputs))
+    provenance = Provenance.weakest([artifact.data.provenance, *(dataset.provenance for dataset in datasets)])
+    return Measured(artifact.name, provenance, inputs, _figures(inputs, artifact, frame))
+
+
+def _recorded(ledger: Ledger, sources: Sources, measured: Measured) -> Record:
+    for record in ledger.records(kind=KIND, subject=measured.name):
+        if record.body["inputs"] == measured.inputs:
             return record
     return prove(
         ledger,
         sources,
         kind=KIND,
-        subject=artifact.name,
-        provenance=Provenance.weakest([artifact.data.provenance, *(dataset.provenance for dataset in datasets)]),
-        inputs=inputs,
-        derive=lambda given, _sources: _figures(given, artifact, frame),
+        subject=measured.name,
+        provenance=measured.provenance,
+        inputs=measured.inputs,
+        derive=lambda _inputs, _sources: measured.figures,
     )
 
 

@@ -125,7 +125,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         "champion": champion and _compare(champion["name"], rows.champion, rows, boot, areas),
         **_economics(artifact, rows, boot, inputs["cost_bp"]),
     }
-    return {name: _rounded(value) for name, value in found.items()}
+    return {name: rounded(value) for name, value in found.items()}
 
 
 def _measurements(rows: Predictions, ranked: dict[str, Estimate], levels: list[str]) -> dict[str, Measurement]:
@@ -307,12 +307,12 @@ def _mean(values: Floats, boot: Bootstrap) -> dict[str, float | None]:
     return vars(boot.estimate(float(values.mean()), boot.mean(values), ALPHA))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Keep ten decimals of every float: sums may differ in the last bits between machines, and evidence may not."""
     if isinstance(value, float):
         return round(value, 10) + 0.0
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value

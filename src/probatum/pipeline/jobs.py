@@ -173,6 +173,17 @@ class Book:
         return records
 
 
+def listing(book: Book, now_ns: int) -> list[dict[str, Any]]:
+    """Return each job with its newest slot, how that ended, how many wait, and when the next is due, JSON-safe."""
+    rows = []
+    for job in JOBS.values():
+        ran = book.jobs[job.name].ran.body["inputs"] if job.name in book.jobs else {}
+        row = {"job": job.name, "schedule": job.schedule.name, "slot": ran.get("slot"), "outcome": ran.get("outcome")}
+        upcoming = format_utc(job.schedule.newest(now_ns) + job.schedule.period_ns)
+        rows.append({**row, "waiting": len(list(book.open_slots(job, now_ns))), "next": upcoming, "what": job.help})
+    return rows
+
+
 def slot_entry(job: Job, slot_ns: int, outcome: str, problem: str = "") -> Entry:
     """Return the claim of a slot: that it was run, given up, or is where the job begins."""
     inputs = {"job": job.name, "slot": format_utc(slot_ns), "outcome": outcome, "problem": problem[:500]}

@@ -56,6 +56,18 @@ KINDS: dict[str, EvidenceKind] = {
         (("attempts", ("ok", "failures", "skipped")), ("ok", ("matches", "mismatches"))),
         judges=True,
     ),
+    "outcomes": EvidenceKind(
+        "probatum.pipeline.outcomes:figures",
+        "outcomes.json",
+        (("logged", ("unheard", "other_scores", "no_data", "off_grid", "unlabelled", "joined")),),
+        judges=True,
+    ),
+    "skew": EvidenceKind(
+        "probatum.pipeline.skew:figures",
+        "skew.json",
+        (("rows", ("ready", "unchecked")), ("ready", ("equal", "unequal"))),
+        judges=True,
+    ),
     "rollout_document": EvidenceKind("probatum.pipeline.control:figures", "rollout_document.json"),
     "alias": EvidenceKind("probatum.pipeline.registry:figures", "alias.json"),
     "canary_preflight": EvidenceKind(

@@ -13,7 +13,7 @@ from probatum.core.verdict import Provenance
 from probatum.pipeline.evidence import prove_once
 from probatum.pipeline.ports import Ledger, Record, Sources
 from probatum.pipeline.proposals import open_proposal
-from probatum.rollout.alerts import Notice, propose
+from probatum.rollout.notices import Notice, propose
 
 KIND = "alert"
 

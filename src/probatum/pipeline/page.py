@@ -127,7 +127,7 @@ def page(title: str, sections: Sequence[Section], *, subtitle: str = "", banner:
         banner=banner,
         sections=sections,
         next_id=lambda: next(numbers),
-        chart_json=_chart_json,
+        chart_json=chart_json,
         number=number,
         css=Markup(_asset("vendor/uplot/uPlot.min.css") + _asset("page.css")),
         scripts=[Markup(text) for text in _scripts()],
@@ -151,7 +151,8 @@ def number(value: object) -> str:
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _chart_json(chart: Chart) -> Markup:
+def chart_json(chart: Chart) -> Markup:
+    """Return a chart's data for the script, safe inside a page."""
     data = msgspec.to_builtins(chart)
     text = json.dumps(
         {name: data[name] for name in ("x", "x_name", "y_name", "series", "log", "x_range")}, allow_nan=False

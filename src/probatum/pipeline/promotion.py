@@ -70,7 +70,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
         raise IntegrityError(GATE, f"names a record that the ledger does not hold: {missing[0][:12]}…")
     policy = msgspec.convert(inputs["policy"], Policy)
     proofs = [proof for name in named for proof in proofs_of(found[name], inputs["artifact"])]
-    waivers = [_waiver(found[name]) for name in inputs["waivers"]]
+    waivers = [waiver_of(found[name]) for name in inputs["waivers"]]
     blockers = find_blockers(
         inputs["artifact"], proofs, policy, parse_utc(inputs["now"]), asked_by=inputs["asked_by"], waivers=waivers
     )
@@ -250,9 +250,9 @@ def waiver_figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]: 
     return {"blocker": waiver.blocker, "by": waiver.by, "stands_s": (waiver.expires_ts - waiver.ts) / 1e9}
 
 
-def record_verification(ledger: Ledger, sources: Sources, findings: Collection[object]) -> Record:
-    """Append ``verification``: the whole chain was recomputed up to its head, with this many findings."""
-    inputs = {"head": ledger.head(), "findings": len(findings)}
+def record_verification(ledger: Ledger, sources: Sources, findings: Collection[object], *, by: str = "") -> Record:
+    """Append ``verification``: the whole chain was recomputed up to its head, with this many findings, as ``by`` asked."""
+    inputs = {"head": ledger.head(), "findings": len(findings), **({"by": by} if by else {})}
     return prove(
         ledger, sources, kind="verification", subject="chain", provenance=_class_of(ledger.records()), inputs=inputs,
         derive=verification_figures,
@@ -289,7 +289,8 @@ def _class_of(records: Iterable[Record]) -> Provenance:
     return Provenance.weakest({record.provenance for record in records} or {Provenance.SYNTHETIC})
 
 
-def _waiver(record: Record) -> Waiver:
+def waiver_of(record: Record) -> Waiver:
+    """Return the waiver in a record; ParameterError where it is none that may be given."""
     return _waiver_from(record.body["inputs"], record.hash)
 
 

@@ -21,15 +21,16 @@ from numpy.typing import NDArray
 from probatum.core.clock import NS_PER_DAY, NS_PER_MINUTE, NS_PER_MS, NS_PER_S, format_utc, parse_utc
 from probatum.core.errors import BlockedError, DataError
 from probatum.core.verdict import Provenance, Verdict
-from probatum.features.events import available, dataset_events, sessions_of
-from probatum.features.fold import fold
-from probatum.features.labels import label, parse_target, segments
+from probatum.features.events import available, sessions_of
+from probatum.features.labels import parse_target
+from probatum.features.samples import labelled
 from probatum.features.sets import get_feature_set
 from probatum.market.dataset import Dataset
 from probatum.models.artifact import Artifact
 from probatum.models.baseline import BASELINES, bind, rule_beside
 from probatum.models.scoring import score_rows
-from probatum.monitoring.shadow import DECISION_SCORE, Outcome, ShadowCounts, is_match
+from probatum.monitoring.outcomes import apart, differs, is_right
+from probatum.monitoring.shadow import Outcome, ShadowCounts, is_match
 from probatum.pipeline.ports import Sources
 from probatum.pipeline.registry import load_artifact
 from probatum.rollout import confirm
@@ -122,17 +123,10 @@ def decide(artifact: Artifact, dataset: Dataset, start: int, end: int) -> Tape:
     """Return what challenger and baseline say at every second (ticks) or bar in (start, end], and what came of it."""
     target, feature_set = parse_target(artifact.target), get_feature_set(artifact.features.set, available(dataset))
     warm_ns = feature_set.required_minutes * NS_PER_MINUTE + (NS_PER_DAY if target.kind == "large_move" else 0)
-    cut = _between(dataset, start - warm_ns - NS_PER_DAY // 24, end + target.horizon_ns + NS_PER_MINUTE)
-    step_ns = step_of(dataset)
-    frame = fold(
-        feature_set,
-        dataset_events(cut, grid_ns=None if dataset.quotes is None else step_ns),
-        tick_size=dataset.tick_size,
-    )
+    cut = dataset.between(start - warm_ns - NS_PER_DAY // 24, end + target.horizon_ns + NS_PER_MINUTE)
+    frame, labels = labelled(cut, feature_set, target, None if dataset.quotes is None else TICK_GRID_NS)
     baseline = bind(BASELINES[rule_beside(artifact.target, feature_set.names)], feature_set.names)
     assert baseline is not None
-    segment = segments(frame.ts, frame.mid, sessions_of(dataset.calendar, frame.ts))
-    labels = label(target, frame.ts, frame.mid, segment, step_ns)
     use = frame.ready & (frame.ts > start) & (frame.ts <= end)
     if not use.any():
         raise DataError(
@@ -149,8 +143,8 @@ def decide(artifact: Artifact, dataset: Dataset, start: int, end: int) -> Tape:
         score=score,
         baseline=base,
         known=np.where(labels.valid[use], labels.label_end[use], -1),
-        right=(score > DECISION_SCORE) == hit,
-        base_right=(base > DECISION_SCORE) == hit,
+        right=is_right(score, hit),
+        base_right=is_right(base, hit),
         session=sessions_of(dataset.calendar, frame.ts)[use],
         latency_ns=np.zeros(n, dtype=np.int64),
         outcome=np.zeros(n, dtype=np.int8),
@@ -281,8 +275,10 @@ class TapeFeed:
             pairs = zip(tape.baseline.tolist(), tape.score.tolist(), strict=True)
             chosen, bad = mine & ok, np.array([not is_match(a, b) for a, b in pairs], dtype=np.bool_)
         else:
-            differ = (tape.score > DECISION_SCORE) != (tape.baseline > DECISION_SCORE)
-            chosen, bad, when = _apart(tape, mine & ok & differ & (tape.known >= 0)), ~tape.right, tape.known
+            differ = mine & ok & (tape.known >= 0) & differs(tape.score, tape.baseline)
+            chosen = np.zeros(len(tape), dtype=np.bool_)
+            chosen[differ] = apart(tape.ts[differ], tape.known[differ])
+            bad, when = ~tape.right, tape.known
         return when[chosen], np.cumsum(bad[chosen])
 
 
@@ -339,26 +335,3 @@ def set_shares(feed: TapeFeed, step: Step, now_ns: int) -> None:
 def _within(places: NDArray[np.uint64], percent: int) -> Flags:
     limit = percent / 100.0 * 2.0**64
     return np.array([place < limit for place in places.tolist()], dtype=np.bool_)
-
-
-def _apart(tape: Tape, candidates: Flags) -> Flags:
-    """Keep of the candidates those that began after the outcome of the one kept before was known."""
-    rows = np.flatnonzero(candidates)
-    kept, place = [], 0
-    while place < len(rows):
-        kept.append(rows[place])
-        place = max(int(np.searchsorted(tape.ts[rows], tape.known[rows[place]], side="left")), place + 1)
-    chosen = np.zeros(len(candidates), dtype=np.bool_)
-    chosen[kept] = True
-    return chosen
-
-
-def _between(dataset: Dataset, start: int, end: int) -> Dataset:
-    frames: dict[str, Any] = {kind: _cut(frame, start, end) for kind, frame in dataset.frames.items()}
-    return replace(dataset, **frames)
-
-
-def _cut(frame: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
-    ts = frame["ts_event"]
-    low, high = (int(ts.search_sorted(bound, side="right")) for bound in (start, end))
-    return frame.slice(low, high - low)

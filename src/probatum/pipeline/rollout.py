@@ -70,16 +70,24 @@ class Rollout:
 
     ``plan`` and ``state`` are as of ``head``, the newest record followed (None before the first), whose ``effects`` may
     still have to be carried out after a crash. With ``controls`` a share enters the rollout document in the transaction of
-    the event that set it, so that no crash can part them; a replay has no executors, and controls nothing.
+    the event that set it, so that no crash can part them; a replay has no executors, and controls nothing. ``at``, an event
+    of it that was read from the ledger, spares the replay of what led there: its hash vouches for the state in it.
     """
 
-    def __init__(self, ledger: Ledger, sources: Sources, name: str, *, controls: bool = False) -> None:
+    def __init__(
+        self, ledger: Ledger, sources: Sources, name: str, *, controls: bool = False, at: LedgerRecord | None = None
+    ) -> None:
         self.ledger, self.sources, self.name, self.controls = ledger, sources, name, controls
         self.head: LedgerRecord | None = None
         self.effects: tuple[Effect, ...] = ()
         self._plan: Plan | None = None
         self._state: State | None = None
         self._seq = 0
+        if at is not None:
+            self.head, self._seq = at, at.seq
+            self._plan = read_plan(sources, at.body["inputs"]["rollout_plan"])
+            self._state = state_from_record(at.body["figures"]["state"])
+            self.effects = msgspec.convert(at.body["figures"]["effects"], tuple[Effect, ...])
         self.refresh()
 
     @property

@@ -21,6 +21,7 @@ JUDGED = {
     "canary_dryrun_observe": "Canary dry-run",
     "canary_run": "Canary",
     "validation": "Validation",
+    "outcomes": "Live outcomes",
     "alert_history": "Alert history",
 }
 MODEL_KINDS = ("train", *JUDGED, "promote_check")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -25,7 +26,7 @@ from probatum.models.scoring import compile_scorer, score_rows
 from probatum.models.trainer import Trainer, get_trainer, library_versions
 from probatum.monitoring.psi import SCORE, freeze
 from probatum.pipeline.evidence import prove_once, same_inputs
-from probatum.pipeline.ports import Ledger, Progress, Record, Sources
+from probatum.pipeline.ports import Ledger, Mapper, OneProcess, Progress, Record, Sources
 from probatum.pipeline.registry import load_artifact
 
 FOLDS = 5
@@ -86,24 +87,80 @@ def train(ledger: Ledger, sources: Sources, plan: TrainingPlan, progress: Progre
     The same training twice is one record. Raises DataError for unexplained gaps or too few rows, ParameterError for a
     shuffled split.
     """
-    datasets = [sources.datasets.load(symbol) for symbol in sorted(plan.symbols)]
+    datasets = _datasets(sources, plan)
     inputs = training_inputs(plan, datasets)
+    provenance = Provenance.weakest(dataset.provenance for dataset in datasets)
+    return _stored(ledger, sources, plan.subject, provenance, inputs, lambda: _fitted(inputs, datasets, progress))
 
-    def derive(seen: dict[str, Any], sources: Sources) -> dict[str, Any]:
-        artifact, warnings = fit_artifact(seen, datasets, progress)
-        sources.blobs.put("artifact", artifact.to_bytes())
-        return _figures(artifact, warnings)
+
+def train_each(
+    ledger: Ledger,
+    sources: Sources,
+    plan: TrainingPlan,
+    mapper: Mapper | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Trained]:
+    """Train one model of each symbol, wherever the mapper does it, and append them in the order of the symbols.
+
+    Their names end in the symbol. What stands in the ledger is the same, byte for byte, whatever the mapper.
+    """
+    plans = [
+        msgspec.structs.replace(plan, symbols=(symbol,), name=f"{plan.subject}-{symbol}")
+        for symbol in sorted(plan.symbols)
+    ]
+    for done, fitted in enumerate((mapper or OneProcess()).map(partial(fit, sources), plans), 1):
+        if progress is not None:
+            progress.step(f"train {plan.subject}", done, len(plans))
+        artifact = fitted.artifact
+        yield _stored(ledger, sources, artifact.name, artifact.data.provenance, fitted.inputs, partial(_itself, fitted))
+
+
+class Fitted(msgspec.Struct, frozen=True):
+    """Hold an artifact that is not stored yet, with the inputs that give it."""
+
+    inputs: dict[str, Any]
+    artifact: Artifact
+    warnings: tuple[str, ...]
+
+
+def fit(sources: Sources, plan: TrainingPlan, progress: Progress | None = None) -> Fitted:
+    """Train as :func:`train` does, and store nothing: the part that another process can do."""
+    datasets = _datasets(sources, plan)
+    return _fitted(training_inputs(plan, datasets), datasets, progress)
+
+
+def _datasets(sources: Sources, plan: TrainingPlan) -> list[Dataset]:
+    return [sources.datasets.load(symbol) for symbol in sorted(plan.symbols)]
+
+
+def _fitted(inputs: dict[str, Any], datasets: Sequence[Dataset], progress: Progress | None) -> Fitted:
+    artifact, warnings = fit_artifact(inputs, datasets, progress)
+    return Fitted(inputs, artifact, tuple(warnings))
+
+
+def _itself(fitted: Fitted) -> Fitted:
+    return fitted
+
+
+def _stored(
+    ledger: Ledger,
+    sources: Sources,
+    subject: str,
+    provenance: Provenance,
+    inputs: dict[str, Any],
+    make: Callable[[], Fitted],
+) -> Trained:
+    """Store what is made and append its record, unless one of the same inputs stands already."""
+
+    def derive(_inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
+        fitted = make()
+        sources.blobs.put("artifact", fitted.artifact.to_bytes())
+        return _figures(fitted.artifact, fitted.warnings)
 
     record = prove_once(
-        ledger,
-        sources,
-        kind="train",
-        subject=plan.subject,
-        provenance=Provenance.weakest(dataset.provenance for dataset in datasets),
-        inputs=inputs,
-        derive=derive,
+        ledger, sources, kind="train", subject=subject, provenance=provenance, inputs=inputs, derive=derive,
         standing=same_inputs(inputs),
-    )
+    )  # fmt: skip
     found = record.body["figures"]
     return Trained(load_artifact(sources, found["artifact"]), found["artifact"], record, tuple(found["warnings"]))
 

@@ -164,6 +164,10 @@ class _Checker:
         inputs, figures = record.body["inputs"], record.body["figures"]
         if record.kind == "data_import":
             subject, rests_on = inputs["symbol"], [Provenance(figures["provenance"])]
+        elif record.kind == "skew":
+            data = zip(inputs["symbols"], inputs["datasets"], strict=True)
+            rests_on = [*map(self._class_of, data), Provenance(figures["provenance"])]
+            subject = "+".join(inputs["symbols"])
         elif record.kind in _OF_ARTIFACT:
             artifact = load_artifact(self._sources, (figures if record.kind == "train" else inputs)["artifact"])
             data = zip(inputs.get("symbols", ()), inputs.get("datasets", ()), strict=True)
@@ -193,7 +197,7 @@ class _Checker:
 
 
 _OF_ARTIFACT = (
-    *("train", "offline_report", "psi_snapshot", "smoke_1k", "alias", "promote_check"),
+    *("train", "offline_report", "psi_snapshot", "smoke_1k", "outcomes", "alias", "promote_check"),
     *("retrain_request", "retrain_proposal", "retrain_data", "retrain_attempt"),
 )
 _OF_DECISIONS = (DAILY, WEEKLY, MATCH)

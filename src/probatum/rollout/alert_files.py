@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from probatum.rollout.alert_tests import prometheus_tests
-from probatum.rollout.alerts import ALERTS, EVERY_S, SIGNALS, Alert, duration
+from probatum.rollout.alerts import ALERTS, EVERY_S, Alert
+from probatum.rollout.signals import SIGNALS, duration
 
 RECORDING = "ml-recording"
 TESTS = "tests/alerts.yml"

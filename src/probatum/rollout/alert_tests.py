@@ -8,18 +8,8 @@ from typing import Any
 import msgspec
 
 from probatum.rollout import series
-from probatum.rollout.alerts import (
-    ALERTS,
-    ENGINE_UP,
-    EVERY_S,
-    PSI_OVERALL,
-    WINDOWS_S,
-    Alert,
-    Level,
-    Ratio,
-    Selector,
-    duration,
-)
+from probatum.rollout.alerts import ALERTS, EVERY_S, Alert
+from probatum.rollout.signals import ENGINE_UP, PSI_OVERALL, WINDOWS_S, Level, Ratio, Selector, duration
 
 _STEPS = 400
 _EVENTS = 1_000  # a step

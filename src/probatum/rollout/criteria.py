@@ -124,6 +124,17 @@ SHADOW_CRITERIA: tuple[Criterion, ...] = (
 )
 """The shadow smoke test: the baseline answers always; match is only watched, for a good model may well disagree."""
 
+SKEW_CRITERIA: tuple[Criterion, ...] = (
+    Criterion(
+        "unequal_rows",
+        "below",
+        1.0,
+        count_min=1_000,
+        measure="the number of logged rows that batch computes differently",
+    ),
+)
+"""The skew proof, over the rows that could be recomputed."""
+
 
 def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement]) -> Assessment:
     """Check every criterion and return the worst enforced verdict.
@@ -141,15 +152,15 @@ def assess(criteria: Sequence[Criterion], measurements: Mapping[str, Measurement
 
 def check(criterion: Criterion, measured: Measurement | None) -> Check:
     """Judge one measurement: the near bound decides for PASS, the far one for FAIL, between them it is INCONCLUSIVE."""
+    if measured is not None and measured.n < criterion.count_min:
+        reason = f"{measured.n:,} of the {criterion.count_min:,} observations needed"
+        return _check(
+            criterion, measured, Verdict.INCONCLUSIVE, reason, f"{criterion.count_min - measured.n:,} more rows"
+        )
     if measured is None or measured.value is None or math.isnan(measured.value):
         n = 0 if measured is None else measured.n
         return _check(
             criterion, Measurement(None, None, None, n), Verdict.ERROR, "could not be measured", "data to measure it"
-        )
-    if measured.n < criterion.count_min:
-        reason = f"{measured.n:,} of the {criterion.count_min:,} observations needed"
-        return _check(
-            criterion, measured, Verdict.INCONCLUSIVE, reason, f"{criterion.count_min - measured.n:,} more rows"
         )
     if measured.lower is None or measured.upper is None:
         return _check(

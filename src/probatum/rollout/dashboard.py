@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from probatum.rollout import alerts, series
+from probatum.rollout import series, signals
+from probatum.rollout.alerts import ALERTS
 from probatum.rollout.criteria import SMOKE_SLOW_MS
 
 TITLE = "Probatum"
@@ -95,7 +96,7 @@ def _quantile(q: float, metric: str) -> str:
 
 
 def _bound(name: str) -> float:
-    return next(item.bound for item in alerts.ALERTS if item.name == name)
+    return next(item.bound for item in ALERTS if item.name == name)
 
 
 _MATCH = _bound("MLShadowMatchLow")
@@ -111,7 +112,7 @@ _PANELS = (
     Panel(
         title="Shadow match rate",
         unit="percentunit",
-        queries=((alerts.SHADOW_MATCH.name, "match rate"), (f"vector({_MATCH:g})", "SLO")),
+        queries=((signals.SHADOW_MATCH.name, "match rate"), (f"vector({_MATCH:g})", "SLO")),
         base="red",
         steps=((_MATCH, "green"),),
     ),
@@ -145,7 +146,7 @@ _PANELS = (
         title="Match rate now",
         kind="gauge",
         unit="percentunit",
-        queries=((alerts.SHADOW_MATCH.name, "match rate"),),
+        queries=((signals.SHADOW_MATCH.name, "match rate"),),
         base="red",
         steps=((_MATCH, "green"),),
     ),
@@ -164,7 +165,7 @@ _ROLLOUT = (
         unit="percentunit",
         queries=tuple(
             (signal.name, f"{{{{run}}}} {signal.name.split(':')[1]}")
-            for signal in (alerts.CANARY_ERRORS, alerts.CANARY_SLOW, alerts.CANARY_MISMATCHES)
+            for signal in (signals.CANARY_ERRORS, signals.CANARY_SLOW, signals.CANARY_MISMATCHES)
         ),
         steps=((_bound("MLCanaryShadowErrorRateHigh"), "red"),),
     ),
@@ -188,6 +189,6 @@ _ROLLOUT = (
         kind="stat",
         unit="s",
         queries=((f"time() - max by (model) ({series.PSI_TIME})", "{{model}}"),),
-        steps=((float(alerts.PSI_OVERALL.lasts_s), "red"),),
+        steps=((float(signals.PSI_OVERALL.lasts_s), "red"),),
     ),
 )  # fmt: skip

@@ -53,18 +53,26 @@ def url_of(sock: socket.socket) -> str:
 
 
 def serve(
-    app: App, sock: socket.socket, first: Hook, hooks: Hooks, *, orphan_fd: int | None = None, last: Hook | None = None
+    app: App,
+    sock: socket.socket,
+    first: Hook,
+    hooks: Hooks,
+    *,
+    orphan_fd: int | None = None,
+    last: Hook | None = None,
+    closing: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return.
 
     ``hooks`` run on their signals, on the loop, ``first`` once before the first request is accepted and ``last`` once
-    after the last reply. The end of the pipe ``orphan_fd`` (the supervisor's death) drains too.
+    after the last reply; ``closing`` is told first that a drain begins, to end replies that would go on for ever. The end
+    of the pipe ``orphan_fd`` (the supervisor's death) drains too.
     """
     config = uvicorn.Config(
         app, http=GuardedProtocol, ws="none", lifespan="off", log_level="error", access_log=False,
         server_header=False, date_header=False, timeout_keep_alive=75, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG,
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = _Server(config, closing)
     for number in hooks:
         signal.signal(number, signal.SIG_IGN)  # until the loop takes it
     for ending in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +84,17 @@ def serve(
         runner.run(_serve(server, sock, first, hooks, orphan_fd))
         if last is not None:
             runner.run(last())
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, closing: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._closing is not None:
+            self._closing()
+        await super().shutdown(sockets)
 
 
 async def _serve(server: uvicorn.Server, sock: socket.socket, first: Hook, hooks: Hooks, orphan_fd: int | None) -> None:

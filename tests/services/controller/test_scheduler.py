@@ -11,6 +11,7 @@ from watch import MONDAY, desk, logged
 
 from probatum.core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_S, VirtualClock, parse_utc
 from probatum.core.errors import DataError, OvertakenError, StorageError
+from probatum.core.verdict import Provenance
 from probatum.pipeline import jobs
 from probatum.pipeline.jobs import DONE, FAILED, GRACE_NS, JOBS, KIND, Book, Place
 from probatum.pipeline.ports import Record
@@ -78,7 +79,8 @@ def test_eight_days_give_every_report_once() -> None:
 
 
 def test_the_evidence_of_jobs_is_recomputed() -> None:
-    """Every figure of a day's jobs follows from the stored pieces; a count that was typed in is found with its path."""
+    """Every figure of a day's jobs follows from the stored pieces; a count that was typed in, and a class or subject that
+    the rows do not bear out, are found with their path."""
     desk = Desk()
     scheduler, _ = desk.scheduler()
     scheduler.step()
@@ -88,12 +90,18 @@ def test_the_evidence_of_jobs_is_recomputed() -> None:
     assert verify(ledger, desk.sources).findings == ()
     forged = MemoryLedger(desk.clock)
     for record in ledger.records():
-        body = copy.deepcopy(record.body)
+        body, subject, classed = copy.deepcopy(record.body), record.subject, record.provenance
         if record.kind == "daily_report":
             body["figures"]["hours"][3]["model_errors"] += 1
-        forged.append(record.kind, record.subject, record.provenance, body)
+        if record.kind in ("match_report", "psi_snapshot"):
+            classed = Provenance.LIVE
+        if record.kind == "match_report":
+            subject = "another"
+        forged.append(record.kind, subject, classed, body)
     places = [finding.place for finding in verify(forged, desk.sources).findings]
     assert [place for place in places if place.endswith("figures.hours[3].model_errors")]
+    assert len([place for place in places if "(psi_snapshot), provenance" in place]) == 24
+    assert len([place for place in places if "(match_report), " in place]) == 2
 
 
 def test_two_who_race_for_a_slot() -> None:
@@ -112,23 +120,29 @@ def test_two_who_race_for_a_slot() -> None:
     assert len(list(desk.sources.ledger.records(kind="psi_snapshot"))) == 1
 
 
-def test_a_deposed_controller_records_nothing() -> None:
-    """What was begun while leading and finished afterwards is refused: the successor does the slot."""
+@pytest.mark.parametrize("successor_is_quick", [True, False])
+def test_a_deposed_controller_records_nothing(successor_is_quick: bool) -> None:
+    """What was begun while leading and finished afterwards is refused, whether or not the successor has done the slot yet."""
     desk = Desk()
     first, lead = desk.scheduler("a")
     first.step()
     desk.clock.advance(NS_PER_HOUR + GRACE_NS)
-    second, _ = desk.scheduler("b")
+    second, lead_of_second = desk.scheduler("b")
     cut = first._place.hours.cut
 
     def slow(start_ns: int, end_ns: int) -> list[dict[str, str]]:
         lead.resign()
-        second.step()
+        if successor_is_quick:
+            second.step()
+        else:
+            lead_of_second.lead()
         return cut(start_ns, end_ns)
 
     first._place.hours.cut = slow  # type: ignore[method-assign]
     first._epoch = lambda: 1
     first.step()
+    assert desk.runs() == [("psi_snapshot", "2026-03-02T01:00:00Z")] * successor_is_quick
+    second.step()
     assert desk.runs() == [("psi_snapshot", "2026-03-02T01:00:00Z")]
     assert len(list(desk.sources.ledger.records(kind="psi_snapshot"))) == 1
 
@@ -242,17 +256,3 @@ def test_what_follows_a_job_cannot_undo_it(caplog: pytest.LogCaptureFixture) -> 
     scheduler.step()
     assert len(desk.runs()) == 2
     assert "no room" in caplog.text
-
-
-def test_drift_gauges_follow_the_newest_snapshot() -> None:
-    """ml_psi_score shows the overall PSI and each feature's, once there are enough rows to have any."""
-    desk, registry = Desk(), Registry()
-    scheduler, _ = desk.scheduler(registry=registry)
-    scheduler.step()
-    desk.clock.advance(NS_PER_HOUR + GRACE_NS)
-    scheduler.step()
-    found = next(desk.sources.ledger.records(kind="psi_snapshot")).body["figures"]
-    assert registry.value(metrics.PSI_SCORE, "overall") == found["overall_psi"] > 0
-    assert registry.value(metrics.PSI_SCORE, "momentum") == next(
-        f["check"]["psi"] for f in found["features"] if f["check"]["name"] == "momentum"
-    )

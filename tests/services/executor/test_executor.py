@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from probatum.core.clock import NS_PER_MINUTE, NS_PER_MS, VirtualClock
 from probatum.core.errors import ParameterError
+from probatum.features.labels import parse_target
 from probatum.features.sets import FeatureSet, get_feature_set
 from probatum.features.state import FeatureState
 from probatum.models.baseline import get_baseline
@@ -26,6 +27,7 @@ from probatum.services.executor.app import ExecutorApp
 from probatum.services.executor.caller import KNOWN_CAUSES, Caller, parse_answers
 from probatum.services.executor.client import EngineClient, Reply
 from probatum.services.executor.decide import Executor, ExecutorSettings
+from probatum.services.executor.outcomes import LiveOutcomes
 from probatum.services.executor.shadow import FULL_ROWS, Shadow, ShadowSettings
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
@@ -134,6 +136,18 @@ def run(stand: Stand, *bodies: object, settle_s: float = 0.05) -> list[tuple[int
         return replies
 
     return asyncio.run(go())
+
+
+def test_a_reply_waits_for_no_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While decisions and their events come in, not one label is computed: rows only lie in the queue, with the mid in force."""
+    monkeypatch.setattr(LiveOutcomes, "work", lambda _: pytest.fail("worked on the reply path"))
+    stand = Stand(Wire(scores(0.6)), delivery="await", has=frozenset({"volume"}))
+    outcomes = LiveOutcomes(parse_target("direction@60s"), None, stand.registry)
+    stand.executor.outcomes, stand.executor._row_kinds = outcomes, outcomes.kinds
+    bars = [[NOW_NS + (i - 30) * NS_PER_MINUTE, 2, 100.0 + i % 3, None, 5.0, 0] for i in range(30)]
+    replies = run(stand, *({"symbol": "X", "events": [bar, [bar[0], 3, 0, 0, 0, 0]]} for bar in bars))
+    assert [status for status, _ in replies] == [409] * 14 + [200] * 16
+    assert list(outcomes._queue) == [("X", bar[0], bar[2]) for bar in bars]
 
 
 def test_await_gives_the_seeds_reply() -> None:

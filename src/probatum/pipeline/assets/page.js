@@ -84,9 +84,26 @@
     box.plot.root.setAttribute("aria-hidden", "true");
   }
 
-  const boxes = [...document.querySelectorAll(".chart")];
+  const boxes = new Set();
   const observer = new ResizeObserver((entries) => requestAnimationFrame(() => entries.forEach((entry) => draw(entry.target))));
-  boxes.forEach((box) => (draw(box), observer.observe(box)));
+
+  // Find charts that are new, and let go of those that were taken off the page.
+  function scan() {
+    boxes.forEach((box) => {
+      if (box.isConnected) return;
+      observer.unobserve(box);
+      if (box.plot) box.plot.destroy();
+      boxes.delete(box);
+    });
+    document.querySelectorAll(".chart").forEach((box) => {
+      if (boxes.has(box)) return;
+      boxes.add(box);
+      draw(box);
+      observer.observe(box);
+    });
+  }
+  document.addEventListener("charts", scan);
+  scan();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => boxes.forEach((box) => {
     box.drawn = 0;
     draw(box);

@@ -23,6 +23,7 @@ STOP_S = 5.0
 class ControllerApp(Starlette):
     """Run the loop in a thread of its own beside the pages; ``routes`` are those of the parts that are wired in.
 
+    ``guard`` refuses who may not see where rollouts stand; health and metrics are open, and tell no more than that.
     ``beside`` run in threads of their own until the event they are given is set. Nobody waits long for them at the end:
     what they append is whole or not at all.
     """
@@ -32,14 +33,15 @@ class ControllerApp(Starlette):
         controller: Controller,
         registry: Registry,
         routes: Sequence[BaseRoute] = (),
+        guard: Callable[[Request], None] = lambda _: None,
         beside: Sequence[Callable[[threading.Event], None]] = (),
     ) -> None:
-        self._controller, self._registry = controller, registry
+        self._controller, self._registry, self._guard = controller, registry, guard
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=run, args=(self._stop,), daemon=True) for run in (controller.run, *beside)
         ]
-        own = (Route("/status", self._status), Route("/health", self._status), Route("/metrics", self._metrics))
+        own = (Route("/status", self._status), Route("/health", self._health), Route("/metrics", self._metrics))
         super().__init__(routes=[*own, *routes], exception_handlers={ProbatumError: _refused, 404: _lost, 405: _method})
 
     async def start(self) -> None:
@@ -55,8 +57,13 @@ class ControllerApp(Starlette):
         for thread in beside:
             await asyncio.get_running_loop().run_in_executor(None, thread.join, STOP_S)
 
-    async def _status(self, request: Request) -> Response:  # noqa: ARG002
+    async def _status(self, request: Request) -> Response:
+        self._guard(request)
         return json_response(200, msgspec.json.encode(self._controller.status))
+
+    async def _health(self, request: Request) -> Response:  # noqa: ARG002
+        shown = {key: self._controller.status[key] for key in ("role", "problem")}
+        return json_response(200, msgspec.json.encode({"ok": True, "service": "controller", **shown}))
 
     async def _metrics(self, request: Request) -> Response:  # noqa: ARG002
         return Response(self._registry.expose(), media_type=CONTENT_TYPE.decode())

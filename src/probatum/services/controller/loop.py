@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from probatum.core.clock import NS_PER_S, Clock
 from probatum.core.errors import OvertakenError, ProbatumError
 from probatum.core.verdict import Verdict
@@ -16,8 +14,9 @@ from probatum.pipeline import control
 from probatum.pipeline.ports import Leadership, Ledger, Record, Sources
 from probatum.pipeline.registry import CHALLENGER, CHAMPION, aliases
 from probatum.pipeline.rollout import KIND, Effects, Rollout, carry_out, refusal
+from probatum.pipeline.standing import summary
 from probatum.rollout.events import DigestsSeen, Event, Observed, event_from_record
-from probatum.rollout.machine import Stage, judge
+from probatum.rollout.machine import Stage
 from probatum.rollout.measurement import RateMeasurement
 from probatum.rollout.plan import Plan
 from probatum.rollout.reading import Reading, Source
@@ -206,26 +205,3 @@ def last_read(ledger: Ledger, name: str) -> dict[str, RateMeasurement]:
             assert isinstance(event, Observed)
             found |= {item.measure: item for item in event.measurements}
     return found
-
-
-def summary(rollout: Rollout, problem: str = "") -> dict[str, Any]:
-    """Return where a rollout stands, JSON-safe: stage, share, times (of the phase, or of the validation), what each criterion lacks."""
-    plan, state = rollout.plan, rollout.state
-    steps = plan.ladder.shares_percent
-    return {
-        "rollout": rollout.name,
-        "stage": state.stage.value,
-        "attempt": state.attempt,
-        "share_percent": state.share_percent,
-        "phase": state.phase + 1,
-        "phases": list(steps),
-        "verdict": None if state.verdict is None else state.verdict.value,
-        "reason": state.reason,
-        "source": problem or "fresh",
-        "elapsed_s": state.elapsed_ns // NS_PER_S,
-        "needs_s": plan.policy.validation.min_s if state.phase == len(steps) else plan.ladder.phase_s,
-        "holds_at_s": state.max_ns // NS_PER_S,
-        "approver": state.approver,
-        "record": None if rollout.head is None else rollout.head.seq,
-        "checks": msgspec.to_builtins(judge(plan, state).checks) if state.phase >= 0 else [],
-    }

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import quote
 
 from probatum.core.errors import ProbatumError
 from probatum.pipeline.picture import Shot, record_picture
@@ -18,7 +19,7 @@ _log = logging.getLogger("probatum.photographer")
 
 
 class Photographer:
-    """Append a picture of the page at ``url`` for each event that :meth:`ask` names, one after another."""
+    """Append a picture of the rollout's page, at ``url``, for each event that :meth:`ask` names, one after another."""
 
     def __init__(self, sources: Sources, take: Callable[[str], Shot], url: str) -> None:
         self._sources, self._take, self._url = sources, take, url
@@ -39,7 +40,8 @@ class Photographer:
 
     def _record(self, rollout: str, event: Record) -> None:
         try:
-            record_picture(self._sources, rollout, event, self._url, self._take(self._url))
+            url = f"{self._url}?name={quote(rollout)}"
+            record_picture(self._sources, rollout, event, url, self._take(url))
         except ProbatumError as error:
             _log.error("%s: no picture of record %d: %s", rollout, event.seq, error.message)
         except Exception:

@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from probatum.core.clock import NS_PER_S, Clock, parse_utc
-from probatum.core.errors import OvertakenError, ParameterError, ProbatumError, StorageError
-from probatum.pipeline import drift
+from probatum.core.errors import OvertakenError, ProbatumError, StorageError
 from probatum.pipeline.jobs import DONE, FAILED, JOBS, Book, Job, Place
 from probatum.pipeline.ports import Record
 from probatum.services.telemetry import metrics
@@ -37,7 +36,7 @@ class Scheduler:
         registry: Registry,
         after: Callable[[Sequence[Record]], None],
     ) -> None:
-        self._place, self._epoch, self._clock, self._registry, self._after = place, epoch, clock, registry, after
+        self._place, self._epoch, self._clock, self._after = place, epoch, clock, after
         self._book, self._reign = Book(place.ledger), -1
         self._failures: dict[str, tuple[int, int]] = {}  # job: attempts that failed, not before
         self._last = {name: registry.gauge(metrics.JOB_LAST, name) for name in JOBS}
@@ -109,20 +108,7 @@ class Scheduler:
         return records
 
     def _tell(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if record.kind == drift.KIND:
-                self._show(record)
         try:
             self._after(records)
         except Exception as error:  # what is done stays done
             _log.error("after a job: %s", error)
-
-    def _show(self, record: Record) -> None:
-        """Set the drift gauges; more features than the page holds are left out."""
-        checks = [record.body["figures"]["overall"], *(f["check"] for f in record.body["figures"]["features"])]
-        try:
-            for item in checks:
-                if item["psi"] is not None:
-                    self._registry.gauge(metrics.PSI_SCORE, item["name"]).set(item["psi"])
-        except (StorageError, ParameterError) as error:
-            _log.error("%s", error.message)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -21,7 +21,8 @@ from probatum.core.clock import Clock, format_utc, parse_utc
 from probatum.core.errors import ParameterError, StorageError
 from probatum.pipeline.notices import take
 from probatum.pipeline.ports import Sources
-from probatum.rollout.alerts import ALERTS, Notice, Status
+from probatum.rollout.alerts import ALERTS
+from probatum.rollout.notices import Notice, Status
 from probatum.services.auth import Role, Tokens
 from probatum.services.engine.decode import Decoder
 from probatum.services.http import RequestError, read_body, require_json
@@ -76,8 +77,8 @@ class Webhook:
         self._tokens.require(request.headers.get("authorization", "").encode("latin-1"), Role.OPERATE)
         require_json(request.scope["headers"])
         body = await read_body(request.receive)
-        if body is None:
-            raise ClientDisconnect
+        if body is None:  # the client has left: nobody reads this
+            return Response(status_code=400)
         told: WebhookBody = _decode(body)
         known = [_notice(alert) for alert in told.alerts if alert.labels.get("alertname") in KNOWN]
         refused = len(told.alerts) - len(known)

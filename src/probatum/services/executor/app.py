@@ -49,16 +49,32 @@ class CountedLog(Protocol):
     def close(self) -> None: ...
 
 
+class Feeding(Protocol):
+    """What brings market data of its own (``services.executor.feed.FeedDriver``)."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class ExecutorApp:
-    """Route requests to an executor, keep its lease renewed, and drain shadow and log when the server stops.
+    """Route requests to an executor, keep its lease renewed, and drain feed, shadow and log when the server stops.
 
     ``settings`` is what ``/shadow/metrics`` shows as ``config``.
     """
 
     def __init__(
-        self, executor: Executor, registry: Registry, settings: dict[str, Any], log: CountedLog | None = None
+        self,
+        executor: Executor,
+        registry: Registry,
+        settings: dict[str, Any],
+        log: CountedLog | None = None,
+        feed: Feeding | None = None,
     ) -> None:
         self._executor, self._registry, self._settings, self._decision_log = executor, registry, settings, log
+        self._feed = feed
+        self._outcomes = executor.outcomes
+        self._joining: asyncio.Task[None] | None = None
         self._rejected = registry.counter(metrics.EXECUTOR_REJECTED).inc
         self._posts: dict[str, Callable[[bytes], Any]] = {
             "/predict-with-shadow": self._decide,
@@ -116,7 +132,10 @@ class ExecutorApp:
         request = _decode_events(body)
         if body.count(b":") != 2:
             refuse_duplicates(body)
-        return _encode(self._executor.take_events(request.symbol, request.events))
+        taken = self._executor.take_events(request.symbol, request.events)
+        if self._outcomes:
+            await self._outcomes.room()
+        return _encode(taken)
 
     def _health(self) -> tuple[int, bytes, bytes]:
         return 200, _encode({"ok": True, "service": "executor", **self._rollout()}), b"application/json"
@@ -154,13 +173,21 @@ class ExecutorApp:
         }
 
     async def start(self) -> None:
-        """Read the rollout document once and begin to renew its lease."""
+        """Read the rollout document once and begin to renew its lease; join outcomes from now on."""
         self._executor.lease.start()
+        if self._feed:
+            self._feed.start()
+        if self._outcomes:
+            self._joining = asyncio.create_task(self._outcomes.run())
 
     async def stop(self) -> None:
         """Finish every pending comparison, then write the log out."""
         self._executor.lease.stop()
+        if self._feed:
+            await self._feed.stop()
         await self._executor.shadow.drain()
+        if self._joining:
+            self._joining.cancel()
         if self._decision_log:
             await asyncio.get_running_loop().run_in_executor(None, self._decision_log.close)
 

@@ -19,6 +19,7 @@ from probatum.services.engine.rows import in_order, snapshot_row
 from probatum.services.engine.schema import Snapshot
 from probatum.services.executor.caller import Caller
 from probatum.services.executor.lease import Lease
+from probatum.services.executor.outcomes import LiveOutcomes
 from probatum.services.executor.schema import DecisionReply, DecisionRequest, EventsReply, Latency, MarketEvent
 from probatum.services.executor.shadow import AWAIT_BUDGET_MS, Shadow
 from probatum.services.http import RequestError
@@ -27,6 +28,7 @@ from probatum.services.telemetry.registry import Registry
 
 Delivery = Literal["await", "mirror"]
 FUTURE_NS = 5 * NS_PER_S
+_FED = "this executor decides on its own feed and takes no market data from outside"
 
 
 class State(Protocol):
@@ -35,6 +37,11 @@ class State(Protocol):
     @property
     def values(self) -> Any:
         """Return the vector as an array."""
+        ...
+
+    @property
+    def mid(self) -> float:
+        """Return the mid in force, NaN where none is."""
         ...
 
     def update(self, ts: int, kind: int, a: float, b: float, c: float, d: float) -> bool:
@@ -59,7 +66,8 @@ class Executor:
     """Answer decision requests for one feature set. For one event loop; ``now_ns`` is a monotonic clock.
 
     ``run_id`` begins the decision ids that callers did not give. ``new_state`` makes the features of a new symbol; None
-    where only vectors and snapshots are served. Raises ParameterError when the baseline cannot read the feature set.
+    where only vectors and snapshots are served. ``fed``: the features come from a feed of the executor's own, whose class
+    its decisions bear, so market data from outside are refused. Raises ParameterError when the baseline cannot read the feature set.
     """
 
     def __init__(
@@ -76,6 +84,8 @@ class Executor:
         settings: ExecutorSettings | None = None,
         champion: Caller | None = None,
         new_state: Callable[[], State] | None = None,
+        fed: bool = False,
+        outcomes: LiveOutcomes | None = None,
     ) -> None:
         rule = bind(baseline, feature_set.names)
         if rule is None:
@@ -85,8 +95,10 @@ class Executor:
         self.lease = Lease(rollout, now_ns)
         self._rule, self._clock, self._now_ns, self._run_id = rule, clock, now_ns, run_id
         self._names, self._fingerprint = feature_set.names, feature_set.fingerprint
-        self._new_state = new_state
-        self._states: dict[str, tuple[State, bool, int]] = {}
+        self._new_state, self._fed = new_state, fed
+        self._states: dict[str, tuple[State, bool, int, int]] = {}
+        self.outcomes = outcomes
+        self._row_kinds = outcomes.kinds if outcomes else frozenset[int]()
         self._seq = 0
         self._routes = {route: registry.counter(metrics.DECISIONS, route.value).inc for route in Route}
         self._extracted = registry.counter(metrics.FEATURE_EXTRACTIONS).inc
@@ -124,13 +136,19 @@ class Executor:
             row, decision.score, "mirrored" if is_due and not is_heard else row.outcome, self._now_ns() - start_ns
         )
 
+    def show(self, symbol: str, state: State, ready: bool, as_of: int, since: int) -> None:
+        """Take a symbol's features as the feed has them now; not ready: nothing is to be decided on them."""
+        self._states[symbol] = (state, ready, as_of, since)
+
     def take_events(self, symbol: str, events: Sequence[MarketEvent], at: str = "events") -> EventsReply:
         """Move a symbol's features on; an impossible event is refused by its index, and those before it stay applied."""
+        if self._fed:
+            raise RequestError(422, _FED, field=at)
         if self._new_state is None:
             raise RequestError(422, "this executor keeps no feature state", field=at)
         if symbol not in self._states and len(self._states) >= self.settings.symbols_max:
             raise RequestError(422, "too many symbols", field="symbol", allowed=f"at most {self.settings.symbols_max}")
-        state, ready, as_of = self._states.get(symbol) or (self._new_state(), False, 0)
+        state, ready, as_of, since = self._states.get(symbol) or (self._new_state(), False, 0, 0)
         latest_ns, i = self._clock.now_ns() + FUTURE_NS, 0
         try:
             for i, event in enumerate(events):  # noqa: B007  the handler names it
@@ -138,6 +156,9 @@ class Executor:
                     raise DataError("event lies in the future", field="ts", value=event.ts)
                 ready = state.update(event.ts, event.kind, *map(_number, (event.a, event.b, event.c, event.d)))
                 as_of = event.ts
+                since = since or as_of
+                if event.kind in self._row_kinds and self.outcomes:
+                    self.outcomes.row(symbol, as_of, state.mid)
         except DataError as error:
             raise RequestError(
                 422, f"{at}[{i}]: {error.fields['problem']}", field=f"{at}[{i}].{error.fields['field']}",
@@ -145,33 +166,35 @@ class Executor:
             ) from None  # fmt: skip
         finally:
             if as_of:  # a symbol of which nothing could be applied is not kept
-                self._states[symbol] = (state, ready, as_of)
+                self._states[symbol] = (state, ready, as_of, since)
         return EventsReply(len(events), ready)
 
     def _row(self, request: DecisionRequest, start_ns: int) -> DecisionRow:
-        features, as_of = self._vector(request)
+        features, as_of, since = self._vector(request)
         baseline = self._rule(features)
         baseline_ns = self._now_ns() - start_ns
         self._baseline_ms(baseline_ns / NS_PER_MS)
         self._seq += 1
         return DecisionRow(
             self._seq, self._clock.now_ns(), as_of, request.decision_id or f"{self._run_id}-{self._seq}",
-            request.strategy, request.symbol, request.session, features, baseline, baseline_ns,
+            request.strategy, request.symbol, request.session, features, baseline, baseline_ns, since=since,
         )  # fmt: skip
 
-    def _vector(self, request: DecisionRequest) -> tuple[list[float], int]:
+    def _vector(self, request: DecisionRequest) -> tuple[list[float], int, int]:
         if request.fingerprint is not None and request.fingerprint != self._fingerprint:
             raise RequestError(422, "fingerprint is of another feature set", field="fingerprint",
                                allowed=self._fingerprint, value=request.fingerprint)  # fmt: skip
         if request.features is not None or request.snapshot is not None:
+            if self._fed:
+                raise RequestError(422, _FED, field="snapshot" if request.features is None else "features")
             if request.events is not None:
                 raise RequestError(422, "events go with a symbol's state, not with a vector", field="events")
             as_of = self._as_of(request.as_of)
             if request.features is not None:
-                return in_order(request.features, self._names), as_of
+                return in_order(request.features, self._names), as_of, 0
             row = snapshot_row(cast(Snapshot, request.snapshot), self.feature_set.name, self._names)
             self._extracted()
-            return row, as_of
+            return row, as_of, 0
         if not request.symbol:
             raise RequestError(400, "snapshot is missing (or features, or a symbol that has events)", field="snapshot")
         if request.as_of is not None:
@@ -191,16 +214,16 @@ class Executor:
             raise RequestError(422, "as_of lies in the future or before 1970", field="as_of", value=as_of)
         return ns
 
-    def _from_state(self, symbol: str) -> tuple[list[float], int]:
+    def _from_state(self, symbol: str) -> tuple[list[float], int, int]:
         if symbol not in self._states:
             raise RequestError(404, "no events of this symbol have come", field="symbol", value=symbol)
-        state, ready, as_of = self._states[symbol]
+        state, ready, as_of, since = self._states[symbol]
         if not ready:
             raise RequestError(409, f"features are warming up: {self.feature_set.required_minutes} closed minutes are needed",
                                field="symbol", value=symbol)  # fmt: skip
         self._extracted()
         features: list[float] = state.values.tolist()
-        return features, as_of
+        return features, as_of, since
 
     async def _ask_champion(self, row: DecisionRow, document: RolloutDocument, share: float, start_ns: int) -> None:
         reason = self._forbids(row, document, share)

@@ -8,14 +8,15 @@ from contextlib import suppress
 from probatum.core.clock import NS_PER_MS, NS_PER_S
 from probatum.core.errors import StorageError
 from probatum.core.verdict import Provenance
-from probatum.monitoring.shadow import DecisionRow, Outcome, is_match
+from probatum.monitoring.outcomes import Apart, Joined, differs, is_right
+from probatum.monitoring.shadow import MODEL_CHARS, DecisionRow, Outcome, is_match
 from probatum.rollout.lease import RolloutDocument
+from probatum.services.executor.outcomes import LiveOutcomes
 from probatum.services.executor.shadow import DecisionLog
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
 BOUNDS_MS = (80, 120)
-MODEL_CHARS = 16
 _CALLED = (Outcome.OK.value, Outcome.ERROR.value, Outcome.TIMEOUT.value, Outcome.NAN.value)
 
 
@@ -30,8 +31,7 @@ def measures_of(row: DecisionRow) -> dict[str, bool]:
     >>> [name for name, bad in measures_of(row).items() if bad]
     ['slower_than_80ms']
     """
-    gated = bool(row.champion_outcome)
-    outcome, score = (row.champion_outcome, row.champion) if gated else (row.outcome, row.challenger)
+    gated, (outcome, score) = bool(row.champion_outcome), row.judged
     if outcome in (Outcome.SKIPPED.value, "not_in_share"):
         return {}
     found = {"uncovered": outcome != Outcome.OK.value}
@@ -47,18 +47,29 @@ def measures_of(row: DecisionRow) -> dict[str, bool]:
 
 
 MEASURES = ("errors", *(f"slower_than_{bound}ms" for bound in BOUNDS_MS), "uncovered", "mismatches", "outcome_losses")
-"""All that is exposed from the start, at 0. Outcomes are unknown until labels are joined: none is counted here."""
+"""All that is exposed from the start, at 0. ``outcome_losses`` follow when their labels are known."""
 
 
 class RunMeter:
     """Stand before the decision log and count the attempt's samples. For one event loop.
 
     ``provenance`` is the class of the market data that the executor is fed with. A document that names another attempt
-    starts new counters; a page too full to hold them shows none, and then the rollout measures nothing.
+    starts new counters; a page too full to hold them shows none, and then the rollout measures nothing. ``model`` is the
+    digest on trial where the document names none.
     """
 
-    def __init__(self, log: DecisionLog, registry: Registry, provenance: Provenance) -> None:
+    def __init__(
+        self,
+        log: DecisionLog,
+        registry: Registry,
+        provenance: Provenance,
+        outcomes: LiveOutcomes | None = None,
+        model: str = "",
+    ) -> None:
         self._log, self._registry, self._provenance = log, registry, provenance
+        self._outcomes, self._served = outcomes, model
+        if outcomes:
+            outcomes.tell = self.settle
         self._document: Callable[[], RolloutDocument] = RolloutDocument
         self._run, self._first, self._last = "", 0, 0
         self._counts: dict[str, list[int]] = {}
@@ -81,14 +92,27 @@ class RunMeter:
                 counts = self._counts[measure]
                 counts[0] += 1
                 counts[1] += bad
+        row.model = self._model
+        if self._outcomes:
+            self._outcomes.decided(row, self._run)
         return self._log.append(row)
+
+    def settle(self, joined: Joined) -> None:
+        """Count an outcome of the attempt's, where the two differ and it overlaps none that was counted before."""
+        made = joined.made
+        mine = self._run and made.run == self._run and differs(made.score, made.baseline)
+        if mine and self._apart.takes(joined.as_of, joined.known):
+            counts = self._counts["outcome_losses"]
+            counts[0] += 1
+            counts[1] += not is_right(made.score, joined.hit)
 
     def _start(self, document: RolloutDocument) -> None:
         self._run, self._first, self._last = document.run, 0, 0
         self._counts = {measure: [0, 0] for measure in MEASURES}
         self._shown = {measure: [0, 0] for measure in MEASURES}
-        model = (document.challenger or "")[:MODEL_CHARS]
-        self._labels = (document.run, document.mode.value, model, self._provenance.value)
+        self._apart = Apart()
+        self._model = (document.challenger or self._served)[:MODEL_CHARS]
+        self._labels = (document.run, document.mode.value, self._model, self._provenance.value)
 
     def _expose(self) -> None:
         if (document := self._document()).run != self._run:

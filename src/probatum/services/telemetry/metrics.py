@@ -109,7 +109,45 @@ ROLLOUT_SEQUENCE = Metric(
     "ml_rollout_sequence", "gauge", "Ledger number of the rollout document that is applied; 0 before the first."
 )
 ROLLOUT_SHARE = Metric("ml_rollout_share", "gauge", "Share served now; 0 while the lease on the document has lapsed.")
+OUTCOME_DECISIONS = Metric(
+    "ml_outcome_decisions_total",
+    "counter",
+    "Decisions with a model's score, by what their join with a label came to.",
+    ("state",),
+)
+OUTCOME_ROWS_LOST = Metric("ml_outcome_rows_lost_total", "counter", "Rows that overload kept from being labelled.")
+OUTCOME_PAIRS = Metric(
+    "ml_outcome_pairs_total", "counter", "Outcomes apart on which model and baseline differ.", ("model",)
+)
+OUTCOME_LOSSES = Metric("ml_outcome_losses_total", "counter", "Those that the model got wrong.", ("model",))
+LIVE_AUC = Metric(
+    "ml_live_auc", "gauge", "AUC over the newest outcomes; absent before 100 of them, and of one kind.", ("scorer",)
+)
+LIVE_BRIER = Metric("ml_live_brier", "gauge", "Brier score over the newest outcomes.", ("scorer",))
+LIVE_ECE = Metric(
+    "ml_live_calibration_error", "gauge", "Expected calibration error over the newest outcomes.", ("scorer",)
+)
 BASELINE_LATENCY = _latency(series.BASELINE_LATENCY, "Time to compute the baseline.")
+
+# The executor's feed.
+FEED_MESSAGES = Metric("ml_feed_messages_total", "counter", "Ticks that came, as they came.", ("symbol",))
+FEED_LAST = Metric(
+    "ml_feed_last_event_time_seconds", "gauge", "Newest event of the feed, seconds since the epoch.", ("symbol",)
+)
+FEED_CONNECTIONS = Metric("ml_feed_connections_total", "counter", "Connections: made, lost.", ("outcome",))
+FEED_FINDINGS = Metric(
+    "ml_feed_findings_total", "counter", "What the feed's monitor found; missing counts trades.", ("symbol", "finding")
+)
+FEED_MISSING = Metric(
+    "ml_feed_trades_missing", "gauge", "Trades that the numbering says there were, and that have not come.", ("symbol",)
+)
+FEED_DROPPED = Metric(
+    "ml_feed_dropped_total",
+    "counter",
+    "Ticks not recorded (no_room, disk), or recorded and not used by features (late, refused, full, stranger).",
+    ("reason",),
+)
+FEED_ABSTAINED = Metric("ml_feed_abstained_total", "counter", "Decisions not taken, by why.", ("symbol", "reason"))
 
 # The rollout that the executor follows: what its controller judges.
 _RUN = ("run", "mode", "model", "provenance", "measure")

@@ -1,0 +1,296 @@
+"""Say what each page of the dashboard says, as JSON-safe data: pure functions of what is remembered of the ledger and of what is live.
+
+``live`` holds what no ledger says: ``controller`` (its status), ``executors`` (what each answers), ``jobs``, ``verifying``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from probatum.monitoring.shadow import DELTA_EDGES, SLOW_BOUNDS_MS, ShadowCounts
+from probatum.pipeline.chronicle import Chronicle
+from probatum.pipeline.control import KIND as DOCUMENT
+from probatum.pipeline.ports import Record, Sources
+from probatum.pipeline.promotion import ANY_MODEL, LATER, PROOF_KINDS, proofs_of, waiver_of
+from probatum.pipeline.registry import aliases, versions
+from probatum.pipeline.standing import standing
+from probatum.pipeline.summary import (
+    JUDGED,
+    MODEL_KINDS,
+    ModelSummary,
+    checks_of,
+    columns_of,
+    mapping,
+    mappings,
+    summarise,
+)
+from probatum.rollout.blockers import WAIVABLE, find_blockers, open_blockers
+from probatum.rollout.policy import shipped_policy
+
+Live = Mapping[str, Any]
+View = dict[str, Any]
+
+ROLLOUTS_MAX = 12
+MODELS_MAX = 30
+PERIODIC = ("psi_snapshot", "match_report", "daily_report", "drill_reminder", "weekly_summary", "drill", "verification")
+"""Kinds that come again and again; those that nobody has made yet are shown as missing."""
+SHADOWED = ("shadow_replay", "shadow_smoke_1k")
+_RUN_SHOWN = ("stage", "reason", "started", "ended", "reads", "phases", "against_baseline", "root_cause", "verdict")
+
+
+class Known(NamedTuple):
+    """Hold what a view is made from; ``name`` is what it was asked about."""
+
+    chronicle: Chronicle
+    sources: Sources
+    now_ns: int
+    live: Live
+    name: str = ""
+
+
+def overview(known: Known) -> View:
+    """Say on one screen what is under way, what is judged how, and what asks for a human."""
+    chronicle, live = known.chronicle, known.live
+    return {
+        "controller": live["controller"],
+        "rollout": next(iter(_standings(known)), None),
+        "models": models(known)["models"],
+        "blockers": blockers(known)["models"],
+        "notices": _notices(chronicle),
+        "chain": _chain(chronicle),
+        "executors": _executors(live),
+    }
+
+
+def rollouts(known: Known) -> View:
+    """Say where a rollout stands: the one of a name, or the newest; and which others there are."""
+    chronicle, live, name = known.chronicle, known.live, known.name
+    found = _standings(known)
+    chosen = next((item for item in found if item["name"] == name), None)
+    if chosen is None and name in chronicle.trails:
+        chosen = _standing(known, name)
+    chosen = chosen or next(iter(found), None)
+    status = [
+        item
+        for item in mappings(live["controller"].get("rollouts"))
+        if item.get("rollout") == (chosen or {}).get("name")
+    ]
+    run = chronicle.runs.get(chosen["name"]) if chosen else None
+    return {
+        "rollout": chosen,
+        "source": status[0].get("source") if status else None,
+        "run": {key: run.body["figures"].get(key) for key in _RUN_SHOWN} if run else None,
+        "others": [{key: item.get(key) for key in ("name", "stage", "share_percent", "verdict", "ts")} for item in found],
+        "asked_for": name if name not in ("", *chronicle.trails) else "",
+    }  # fmt: skip
+
+
+def shadow(known: Known) -> View:
+    """Say how challenger and baseline compare: what the executors have counted since they started, or the newest record of it."""
+    chronicle, live, counts = known.chronicle, known.live, ShadowCounts()
+    problems = [_merge(counts, mapping(item)) for item in live["executors"]]
+    executors = [
+        {**item, "problem": problem or item["problem"]}
+        for item, problem in zip(_executors(live), problems, strict=True)
+    ]
+    records = [record for kind in SHADOWED if (record := chronicle.latest(kind))]
+    return {
+        "executors": executors,
+        "counted": _compared(counts) if counts.attempts else None,
+        "evidence": [{**_head(record), "figures": record.body["figures"]} for record in records],
+        "delta_edges": list(DELTA_EDGES),
+    }
+
+
+def drift(known: Known) -> View:
+    """Say how far each model's inputs have moved: newest snapshot with its null, and the snapshots before it."""
+    chronicle = known.chronicle
+    return {
+        "models": [_drift(record, chronicle) for record in reversed(chronicle.of_kind("psi_snapshot")[-MODELS_MAX:])]
+    }
+
+
+def models(known: Known) -> View:
+    """Say which artifacts there are, who points at them, and how each was judged; and which retrainings are proposed."""
+    chronicle = known.chronicle
+    newest = [record for (kind, _), record in chronicle.newest.items() if kind in MODEL_KINDS]
+    summaries = {item.subject: item for item in summarise(sorted(newest, key=lambda record: record.seq))}
+    found = versions(chronicle.registry)[::-1][:MODELS_MAX]
+    return {
+        "models": [
+            {"name": item.name, "digest": item.digest, "aliases": list(item.aliases), "gate": item.verdict,
+             "trained": _head(item.record), "target": item.record.body["figures"].get("target"),
+             **(_judged(summaries[item.name]) if item.name in summaries else {})}
+            for item in found
+        ],
+        "aliases": aliases(chronicle.registry),
+        "proposals": [_notice(record) for record in chronicle.notices if record.kind == "retrain_proposal"][::-1],
+    }  # fmt: skip
+
+
+def evidence(known: Known) -> View:
+    """Say how long the chain is, when it was verified last, and what was appended last."""
+    chronicle, live = known.chronicle, known.live
+    verified = chronicle.latest("verification")
+    return {
+        "chain": _chain(chronicle),
+        "kinds": dict(chronicle.counts.most_common()),
+        "verified": {**_head(verified), **_picked(verified, ("verdict", "records", "head"))} if verified else None,
+        "verifying": live["verifying"],
+        "recent": [_head(record) for record in reversed(chronicle.recent)],
+    }
+
+
+def jobs(known: Known) -> View:
+    """Say what runs by the clock and when it last did, and what was alerted."""
+    chronicle, live = known.chronicle, known.live
+    latest = {kind: chronicle.latest(kind) for kind in PERIODIC}
+    return {
+        "jobs": live["jobs"],
+        "periodic": [{"kind": kind, "last": _head(record) if record else None} for kind, record in latest.items()],
+        "notices": _notices(chronicle),
+    }
+
+
+def blockers(known: Known) -> View:
+    """Say what stands between each model and promotion, as of now: the gate's own function on the newest proofs."""
+    chronicle, policy = known.chronicle, shipped_policy("default")
+    waivers = [waiver_of(record) for record in chronicle.registry if record.kind == "waiver"]
+    found = []
+    for version in versions(chronicle.registry)[::-1][:MODELS_MAX]:
+        records = [chronicle.proofs.get((kind, version.digest)) for kind in PROOF_KINDS]
+        records += [chronicle.latest(kind) for kind in ANY_MODEL]
+        proofs = [proof for record in records if record for proof in proofs_of(record, version.digest)]
+        open_now = find_blockers(version.digest, proofs, policy, known.now_ns, asked_by="", waivers=waivers)
+        found.append({
+            "name": version.name, "digest": version.digest, "aliases": list(version.aliases),
+            "open": len(open_blockers(open_now)), "blockers": msgspec.to_builtins(open_now),
+        })  # fmt: skip
+    return {"models": found, "policy": policy.name, "waivable": sorted(WAIVABLE), "later": sorted(LATER)}
+
+
+VIEWS: dict[str, Callable[[Known], View]] = {
+    "overview": overview,
+    "rollout": rollouts,
+    "shadow": shadow,
+    "drift": drift,
+    "models": models,
+    "evidence": evidence,
+    "jobs": jobs,
+    "blockers": blockers,
+}
+"""The pages, in the order of the menu."""
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _standings(known: Known) -> list[View]:
+    """Return the newest rollouts, those first that executors follow and that are not over."""
+    found = [_standing(known, name) for name in [*known.chronicle.trails][::-1][:ROLLOUTS_MAX]]
+    return sorted(found, key=lambda item: not item["live"] or item.get("over", False))
+
+
+def _standing(known: Known, name: str) -> View:
+    live = (DOCUMENT, name) in known.chronicle.newest
+    return standing(known.chronicle.trails[name], known.sources, known.now_ns, live=live)
+
+
+def _executors(live: Live) -> list[View]:
+    return [_executor(mapping(item)) for item in live["executors"]]
+
+
+def _executor(said: View) -> View:
+    rollout, breaker = mapping(said.get("rollout")), mapping(said.get("breaker"))
+    numbers = {"share": rollout.get("share"), "sequence": rollout.get("sequence"), "match_rate": said.get("match_rate")}
+    texts = {"url": said.get("url"), "problem": said.get("problem"), "breaker": breaker.get("state")}
+    return {
+        **{key: str(value or "") for key, value in texts.items()},
+        **{key: value if isinstance(value, int | float) else None for key, value in numbers.items()},
+    }
+
+
+def _merge(counts: ShadowCounts, said: View) -> str:
+    """Add what an executor counted, and return why that cannot be done where it answers something else."""
+    if said.get("counts") is None:
+        return ""
+    try:
+        ShadowCounts().merge(said["counts"])  # all of it or none
+        counts.merge(said["counts"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        return f"its counts cannot be read ({type(error).__name__})"
+    return ""
+
+
+def _compared(counts: ShadowCounts) -> View:
+    sketches = (("baseline", counts.baseline_latency), ("shadow", counts.shadow_latency))
+    return {
+        "attempts": counts.attempts,
+        "outcomes": {outcome.value: count for outcome, count in counts.outcomes.items()},
+        "matches": counts.matches,
+        "mismatches": counts.mismatches,
+        "match_rate": counts.match_rate,
+        "agreements": counts.agreements,
+        "deltas": list(counts.deltas),
+        "latency_ms": {
+            name: {f"p{round(q * 100)}": sketch.quantile_ms(q) if sketch.count else None for q in (0.5, 0.95, 0.99)}
+            for name, sketch in sketches
+        },
+        "slower_than_ms": dict(zip(map(str, SLOW_BOUNDS_MS), counts.slow, strict=True)),
+    }
+
+
+def _drift(record: Record, chronicle: Chronicle) -> View:
+    figures = record.body["figures"]
+    return {
+        **_head(record),
+        **{key: figures.get(key) for key in ("verdict", "status", "rows", "reference_rows")},
+        "window": {key: mapping(figures.get("window")).get(key) for key in ("span", "start", "end")},
+        "checks": checks_of(figures),
+        "columns": [{**column["check"], "constant": bool(column.get("constant"))} for column in columns_of(figures)],
+        "history": list(chronicle.drift.get(record.subject, ())),
+    }
+
+
+def _judged(item: ModelSummary) -> View:
+    checks = {name: item.check("offline_report", name) for name in ("auc", "precision_at_20")}
+    return {
+        **{
+            name: {key: check.get(key) for key in ("value", "lower", "upper", "bound")}
+            for name, check in checks.items()
+        },
+        "psi": mapping(item.figures("psi_snapshot").get("overall")).get("psi"),
+        "verdicts": {kind: item.verdict(kind) for kind in (*JUDGED, "promote_check") if kind in item.records},
+        "provenance": item.provenance.value,
+        "reasons": [msgspec.to_builtins(reason) for reason in item.reasons],
+    }
+
+
+def _notices(chronicle: Chronicle) -> list[View]:
+    return [_notice(record) for record in reversed(chronicle.notices)][:20]
+
+
+def _notice(record: Record) -> View:
+    """Return an alert or a proposal; what is in it is another part's business, so plain values are shown as they are."""
+    body = {**mapping(record.body.get("inputs")), **mapping(record.body.get("figures"))}
+    return {
+        **_head(record),
+        "says": {key: value for key, value in body.items() if isinstance(value, str | int | float)},
+    }
+
+
+def _chain(chronicle: Chronicle) -> View:
+    return {"records": chronicle.seq, "head": chronicle.head, "ts": chronicle.head_ts,
+            "unreadable": chronicle.unreadable, "provenance": dict(chronicle.classes)}  # fmt: skip
+
+
+def _head(record: Record) -> View:
+    return {"seq": record.seq, "ts": record.ts, "kind": record.kind, "subject": record.subject,
+            "provenance": record.provenance.value, "hash": record.hash}  # fmt: skip
+
+
+def _picked(record: Record, names: Sequence[str]) -> View:
+    return {name: record.body["figures"].get(name) for name in names}
