@@ -16,6 +16,7 @@ from probatum.adapters.promql import PrometheusSource
 from probatum.adapters.scrape import ScrapeSource
 from probatum.core.clock import SystemClock
 from probatum.core.verdict import Provenance
+from probatum.monitoring.outcomes import Joined, Made
 from probatum.monitoring.shadow import DecisionRow
 from probatum.rollout.choose import Mode
 from probatum.rollout.lease import RolloutDocument
@@ -74,6 +75,12 @@ class Replica:
             row.shadow_ns = late_ms * 1_000_000
             row.challenger = score if outcome == "ok" else None
             self.meter.append(row)
+
+    def lose(self, *lost: bool) -> None:
+        """Let outcomes become known, one after the other, on which model and baseline differed."""
+        for i, bad in enumerate(lost):
+            made = Made("X", i, i, i, 0.4, 0.6, MODEL[:16], RUN)
+            self.meter.settle(Joined(i + 1, i, "X", i, i, not bad, made))
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -154,13 +161,15 @@ def test_counts_are_added_over_replicas(bench: Bench) -> None:
     bench.second.finish("breaker_open", 6)
     bench.second.finish("shed", 7)
     bench.second.finish("skipped", 1_000)
+    bench.first.lose(False, True, True)
+    bench.second.lose(False)
     expected = {
         "errors": (105, 7),
         "slower_than_80ms": (100, 10),
         "slower_than_120ms": (100, 5),
         "uncovered": (118, 20),
         "mismatches": (98, 3),
-        "outcome_losses": (0, 0),
+        "outcome_losses": (4, 2),
     }
     reading = bench.until(lambda reading: counts(reading).get("uncovered") == (118, 20))
     assert counts(reading) == expected

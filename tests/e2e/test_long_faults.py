@@ -7,23 +7,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import pytest
-from live import Stack, judged, quick, schema, stack, until_role, watched
+from live import LENIENT, Stack, judged, quick, schema, stack, until_role, watched
 from postgres import PostgresServer, find_binaries
 from tests.conftest import require_service
 
 from probatum.core.clock import NS_PER_S, parse_utc
 from probatum.pipeline.rollout import KIND, Rollout
 from probatum.rollout.machine import Stage
-from probatum.rollout.measurement import RateCriterion
-from probatum.rollout.policy import shipped_policy
 
 GONE_S = 60.0
-LENIENT = msgspec.structs.replace(
-    shipped_policy("default"), criteria=(RateCriterion("error_rate", "errors", "below", slo=0.3, abort=0.6),)
-)
-"""What is tested here are clocks and databases, not how fast a busy machine answers."""
 
 
 class Outage:
@@ -31,7 +24,7 @@ class Outage:
 
     def __init__(self, server: PostgresServer, live: Stack) -> None:
         self.server, self.live = server, live
-        self.rollout: Rollout = live.prepare("gone", quick(50, 100, phase_s=8, hold_factor=100), LENIENT)
+        self.rollout: Rollout = live.prepare("gone", quick(50, 100, phase_s=8, hold_factor=100, stale_s=30), LENIENT)
         self.controller = live.controller()
         live.start("gone")
         live.wait(self.rollout, judged(20))
@@ -61,7 +54,9 @@ def test_the_controllers_clock_jumps(tmp_path: Path) -> None:
     offset.write_text("+0")
     fake = {"LD_PRELOAD": str(faketime), "FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
     with stack(tmp_path, None) as live, watched(live):
-        rollout = live.prepare("jumping", quick(25, 50, 100, phase_s=4, source_deadline_s=60, hold_factor=100), LENIENT)
+        rollout = live.prepare(
+            "jumping", quick(25, 50, 100, phase_s=4, source_deadline_s=60, hold_factor=100, stale_s=30), LENIENT
+        )
         until_role(live.controller(**fake, DONT_FAKE_MONOTONIC="1", FAKETIME_DONT_FAKE_MONOTONIC="1"), "leading")
         live.start("jumping")
         began = time.monotonic()

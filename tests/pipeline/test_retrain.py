@@ -25,7 +25,8 @@ from probatum.pipeline import retrain
 from probatum.pipeline.drift import snapshot
 from probatum.pipeline.gate import run_gate
 from probatum.pipeline.importing import import_recording
-from probatum.pipeline.ports import Record
+from probatum.pipeline.jobs import JOBS, RETRAIN, Book, Place
+from probatum.pipeline.ports import Entry, Record
 from probatum.pipeline.proposals import ask, open_proposal, proposals, propose_on_drift
 from probatum.pipeline.registry import aliases, move_alias
 from probatum.pipeline.retrain import ALPHA_EACH, choose_proposal, run_retrain, timeline
@@ -40,6 +41,7 @@ from probatum.testing.fakes import MemoryDatasets, MemoryLedger, MemorySources
 from probatum.testing.models import toy_dataset
 
 DATA = toy_dataset(days=16)
+WILD = {"verdict": "INCONCLUSIVE", "rows": 1_000, "overall_psi": 0.31}
 PLAN = TrainingPlan(symbols=("TOY",), set="robust", target="large_move@60s", model="logistic")
 
 
@@ -390,3 +392,30 @@ def test_days_end_at_midnight_and_an_import_twice_is_one() -> None:
         for _ in range(2)
     ]
     assert saved[0].record == saved[1].record
+
+
+# --- by the clock ---------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_opens_what_its_evidence_asks_for() -> None:
+    """An hour's snapshot that drifted opens a proposal of that model, a week's slot one of the champion, each once."""
+    model, known = _incumbent()
+    sources = copied(known)
+    move_alias(sources.ledger, sources, "champion", model)
+    wild = Entry("psi_snapshot", "b0", Provenance.SYNTHETIC, {"inputs": {"artifact": model}, "figures": WILD})
+    book, place = Book(sources.ledger), Place(sources, None)  # type: ignore[arg-type]
+    book.run(place, msgspec.structs.replace(JOBS["psi_snapshot"], work=lambda _place, _slot: [wild]), 4 * NS_PER_DAY)
+    sunday = JOBS[RETRAIN].schedule.newest(20 * NS_PER_DAY)
+    book.run(place, JOBS[RETRAIN], sunday)
+    (proposal,) = proposals(sources.ledger.records())
+    assert (proposal.model, proposal.record.body["inputs"]["trigger"]) == (model, "drift")
+    sources = copied(known)
+    book, place = Book(sources.ledger), Place(sources, None)  # type: ignore[arg-type]
+    book.run(place, JOBS[RETRAIN], sunday)
+    assert proposals(sources.ledger.records()) == []  # nobody is champion
+    move_alias(sources.ledger, sources, "champion", model)
+    for week in range(1, 3):
+        book.run(place, JOBS[RETRAIN], sunday + week * JOBS[RETRAIN].schedule.period_ns)
+    (proposal,) = proposals(sources.ledger.records())
+    assert proposal.record.body["inputs"]["trigger"] == "schedule"
+    assert "job_run" in proposal.record.body["figures"]["reason"]

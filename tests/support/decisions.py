@@ -18,6 +18,7 @@ from probatum.adapters.decisions import ParquetDecisions
 from probatum.core.clock import NS_PER_MS, VirtualClock
 from probatum.core.verdict import Provenance
 from probatum.features.events import dataset_events
+from probatum.features.fold import kind_of_rows
 from probatum.features.labels import parse_target
 from probatum.features.state import FeatureState
 from probatum.market.dataset import Dataset
@@ -74,11 +75,11 @@ def replay(
     dataset: Dataset,
     folder: Path,
     *,
-    symbol: str = "",
     spoil: Callable[[int, float], float] = lambda _, score: score,
     late_ms: int = 5,
+    grid_ns: int | None = None,
 ) -> Replayed:
-    """Feed every bar to an executor and decide at each, ``late_ms`` after it by the executor's clock."""
+    """Feed every event to an executor and decide at each row, ``late_ms`` after it by the executor's clock."""
     feature_set, clock, registry = served_set(artifact.features, "test"), VirtualClock(), Registry()
     log = ParquetDecisionLog(folder, artifact.features, clock)
     outcomes = LiveOutcomes(parse_target(artifact.target), artifact.grid_ns, registry)
@@ -93,16 +94,21 @@ def replay(
     )  # fmt: skip
     meter.follow(lambda: document)
     executor.lease.renew()
-    events = dataset_events(dataset, grid_ns=None)
-    bars = zip(events.ts.tolist(), events.kind.tolist(), events.values.tolist(), strict=True)
+    events = dataset_events(dataset, grid_ns=grid_ns)
+    row_kind = kind_of_rows(events)
+    stream = zip(events.ts.tolist(), events.kind.tolist(), events.values.tolist(), strict=True)
 
     async def go() -> None:
         joining = asyncio.create_task(outcomes.run())
-        for ts, kind, values in bars:
+        batch = []
+        for ts, kind, values in stream:
+            batch.append(MarketEvent(ts, kind, *(None if value != value else value for value in values)))
+            if kind != row_kind:
+                continue
             clock.set(ts + late_ms * NS_PER_MS)
             with suppress(RequestError):
-                event = MarketEvent(ts, kind, *(None if value != value else value for value in values))
-                await executor.decide(DecisionRequest(symbol=symbol or dataset.symbol, events=[event]))
+                await executor.decide(DecisionRequest(symbol=dataset.symbol, events=batch))
+            batch = []
             if ts % (64 * 60_000_000_000) == 0:
                 await asyncio.sleep(0)
         while outcomes.backlog:

@@ -54,7 +54,7 @@ class AppriseNotifier:
 
     def _send(self, text: str) -> None:
         try:
-            sent = self._services.notify(title=TITLE, body=text)
+            sent = self._services.notify(title=TITLE, body=text, body_format="text")  # names in it are no markup
         except Exception as error:  # a service's plugin may raise anything
             _log.error("notification not sent: %s", type(error).__name__)
             return

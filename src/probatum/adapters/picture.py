@@ -18,7 +18,8 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1280,1600",
     "--timeout=3000",
 )  # fmt: skip
-"""Three seconds for charts to be drawn and the first events to come; a page that streams is never loaded to its end."""
+"""Three seconds for charts to be drawn and the first events to come; a page that streams is never loaded to its end. No
+sandbox, which root and most containers cannot have: the page is our own, from loopback."""
 
 TIMEOUT_S = 30.0
 

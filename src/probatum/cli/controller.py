@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     help="Folder of the executors' decision logs.  [default: WORKSPACE/decisions]",
 )
 @click.option(
-    "--notify", "services", multiple=True, help="Apprise URL of a service to tell; may be repeated (extra notify)."
+    "--notify",
+    "services",
+    multiple=True,
+    envvar="PROBATUM_NOTIFY",
+    show_envvar=True,
+    help="Apprise URL of a service to tell; may be repeated (extra notify).",
 )
 @click.option("--no-jobs", is_flag=True, help="Leave scheduled jobs to who schedules elsewhere (jobs export).")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

@@ -1,6 +1,7 @@
 """Write what runs the jobs by another scheduler's clock: systemd timers with services, and Kubernetes CronJobs.
 
 Who runs them twice does no harm: a slot that is recorded is left alone, and ``--slot due`` catches up with what was missed.
+The ledger's URL comes from ``/etc/probatum/environment``, or from the secret ``probatum``, where there is one.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ Wants=network-online.target
 
 [Service]
 Type=oneshot
+EnvironmentFile=-/etc/probatum/environment
 ExecStart={program} jobs run {name} --slot due --workspace {workspace}
 ReadWritePaths={workspace}
 NoNewPrivileges=yes
@@ -74,6 +76,7 @@ def _cron_job(job: Job, image: str) -> dict[str, object]:
         "name": "job",
         "image": image,
         "command": ["probatum", "jobs", "run", job.name, "--slot", "due", "--workspace", "/workspace"],
+        "envFrom": [{"secretRef": {"name": "probatum", "optional": True}}],
         "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},

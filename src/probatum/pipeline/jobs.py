@@ -16,13 +16,17 @@ from probatum.core.errors import ParameterError, UnknownNameError
 from probatum.core.schedule import DAILY, HOURLY, WEEKLY, Schedule
 from probatum.core.verdict import Provenance
 from probatum.pipeline import live_drift, periodic
+from probatum.pipeline.drift import KIND as DRIFT
 from probatum.pipeline.hours import Hours
 from probatum.pipeline.ports import Decisions, Entry, Ledger, Record, Sources
+from probatum.pipeline.proposals import open_proposal, propose_on_drift
+from probatum.pipeline.registry import CHAMPION, aliases
 from probatum.rollout.policy import shipped_policy
 
 KIND = "job_run"
 DONE, FAILED, REGISTERED = "done", "failed", "registered"
 OUTCOMES = (DONE, FAILED, REGISTERED)
+RETRAIN = "retrain_schedule"
 GRACE_NS = 10 * NS_PER_S
 """A slot is run this much later: decisions in flight have been logged by then."""
 
@@ -67,6 +71,22 @@ def _drill(place: Place, slot_ns: int) -> list[Entry]:
     return [periodic.drill_reminder(place.sources, slot_ns, age_max_s)]
 
 
+def _nothing(place: Place, slot_ns: int) -> list[Entry]:  # noqa: ARG001
+    return []
+
+
+def _ask(place: Place, records: Sequence[Record], slot_ns: int) -> None:
+    """Open the retrain proposals that a slot asks for: of models that drifted, or, by the clock, of the champion."""
+    champion = aliases(place.ledger.records(kind="alias")).get(CHAMPION)
+    for record in records:
+        if record.kind == DRIFT:
+            propose_on_drift(place.ledger, place.sources, record, slot_ns)
+        elif champion and record.subject == RETRAIN and record.body["inputs"]["outcome"] == DONE:
+            open_proposal(
+                place.ledger, place.sources, model=champion, trigger="schedule", evidence=record, now_ns=slot_ns
+            )
+
+
 # In the order in which those of one instant are run: a report shows the snapshot of its last hour.
 JOBS: dict[str, Job] = {
     job.name: job
@@ -76,6 +96,7 @@ JOBS: dict[str, Job] = {
         Job("daily_report", DAILY, "risks of the day that ended", _report(periodic.DAILY)),
         Job("drill_reminder", DAILY, "whether another drill is due", _drill),
         Job("weekly_summary", WEEKLY, "the week that ends", _report(periodic.WEEKLY)),
+        Job(RETRAIN, WEEKLY, "a proposal to retrain the champion, where none stands", _nothing),
     )
 }
 
@@ -140,12 +161,15 @@ class Book:
     ) -> tuple[Record, ...]:
         """Do a slot (or, with ``outcome`` failed, give it up) and append claim and evidence in one transaction.
 
+        Then retrain proposals are opened where the evidence asks for them: what a crash leaves out the next slot makes up for.
+
         Raises OvertakenError, and appends nothing, where anybody recorded a slot of this job since the last refresh.
         """
         entries = job.work(place, slot_ns) if outcome == DONE else []
         claim = slot_entry(job, slot_ns, outcome, problem)
         records = self._ledger.append_all([claim, *entries], epoch=epoch, seen=self._seq)
         self.refresh()
+        _ask(place, records, slot_ns)
         return records
 
 

@@ -67,7 +67,7 @@ def test_eight_days_give_every_report_once() -> None:
         "match_report": 8,
     }
     runs = desk.runs()
-    assert len(runs) == len(set(runs)) == 192 + 3 * 8 + 1
+    assert len(runs) == len(set(runs)) == 192 + 3 * 8 + 2
     for name in JOBS:
         slots = [parse_utc(slot) for job, slot in runs if job == name]
         assert slots == list(JOBS[name].schedule.slots(MONDAY, MONDAY + 8 * NS_PER_DAY))

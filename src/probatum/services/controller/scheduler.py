@@ -36,7 +36,7 @@ class Scheduler:
         registry: Registry,
         after: Callable[[Sequence[Record]], None],
     ) -> None:
-        self._place, self._epoch, self._clock, self._registry, self._after = place, epoch, clock, registry, after
+        self._place, self._epoch, self._clock, self._after = place, epoch, clock, after
         self._book, self._reign = Book(place.ledger), -1
         self._failures: dict[str, tuple[int, int]] = {}  # job: attempts that failed, not before
         self._last = {name: registry.gauge(metrics.JOB_LAST, name) for name in JOBS}
