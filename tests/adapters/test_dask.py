@@ -35,9 +35,7 @@ PLAN = TrainingPlan(symbols=SYMBOLS, set="robust", target="large_move@60s", mode
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two workers on this machine, which come again when they are killed."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
-    ) as found:
+    with local(n_workers=2) as found:
         yield found
 
 
@@ -165,18 +163,38 @@ def dies(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_work_that_kills_every_worker_ends_in_words(tmp_path: Path) -> None:
-    """A piece that ends four workers is given up, and so is a scheduler that is gone."""
-    cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+def local(**options: Any) -> Any:
+    return distributed.LocalCluster(
+        threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50, **options
     )
+
+
+def test_work_that_kills_every_worker_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece that ends four workers is an error, also where the last of them is not started again."""
+    monkeypatch.setattr("probatum.adapters.dask.PATIENCE_S", 3)
+    with (
+        local(n_workers=1) as cluster,
+        dask_mapper(cluster.scheduler_address) as mapper,
+        pytest.raises(ClusterError, match=r"ended every worker|no worker is left"),
+    ):
+        list(mapper.map(dies, [1]))
+
+
+def test_a_cluster_that_is_not_there_ends_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without any worker, and when the scheduler goes in the midst of it, a command ends rather than waits."""
+    monkeypatch.setattr("probatum.adapters.dask.PATIENCE_S", 0.5)
+    with (
+        local(n_workers=0) as empty,
+        dask_mapper(empty.scheduler_address) as mapper,
+        pytest.raises(ClusterError, match="no worker is left"),
+    ):
+        list(mapper.map(fails, [0]))
+    cluster = local(n_workers=1, processes=False, protocol="tcp://")
     with dask_mapper(cluster.scheduler_address) as mapper:
-        with pytest.raises(ClusterError, match="ended every worker"):
-            list(mapper.map(dies, [1]))
         found = mapper.map(partial(noted, fails, tmp_path), [0] * 50)
         next(found)
         cluster.close()
-        with pytest.raises(ClusterError, match="does not answer"):
+        with pytest.raises(ClusterError, match=r"does not answer|no worker is left"):
             list(found)
 
 

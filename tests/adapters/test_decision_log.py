@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probatum.adapters.decision_log import LogSettings, ParquetDecisionLog, convert_journal
+from probatum.adapters.decision_log import ParquetDecisionLog, decisions_parquet
+from probatum.adapters.journal import LogSettings, convert_journal
 from probatum.core.clock import SystemClock
 from probatum.core.errors import StorageError
 from probatum.models.artifact import FeatureSpec
@@ -128,7 +129,7 @@ def test_any_torn_tail_is_left_out(tmp_path_factory: pytest.TempPathFactory, cut
     folder = tmp_path_factory.mktemp("torn")
     journal = folder / "a.journal"
     journal.write_bytes(journal_bytes(tmp_path_factory)[:-cut] + junk)
-    rows, torn = convert_journal(journal)
+    rows, torn = convert_journal(journal, decisions_parquet)
     assert not journal.exists()
     assert rows % 256 == 0 or rows == 600
     assert torn > 0
@@ -201,7 +202,7 @@ def test_a_full_disk_costs_rows_and_leaves_no_broken_file(tmp_path: Path) -> Non
         assert not list(disk.glob(".*.tmp"))
         for path in disk.glob("*.journal"):
             shutil.move(path, tmp_path)
-            rows, torn = convert_journal(tmp_path / path.name)
+            rows, torn = convert_journal(tmp_path / path.name, decisions_parquet)
             assert (rows, torn) == (log.counts.written, 0)
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from probatum.adapters.decision_log import LogSettings, ParquetDecisionLog
+from probatum.adapters.decision_log import ParquetDecisionLog
 from probatum.adapters.decisions import ParquetDecisions
+from probatum.adapters.journal import LogSettings
 from probatum.core.clock import SystemClock
 from probatum.core.errors import DataError
 from probatum.models.artifact import FeatureSpec

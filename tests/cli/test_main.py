@@ -24,7 +24,7 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 ALL = dict(commands(cli))
 # These run until they are stopped, and log.
-SERVICES = {("engine",), ("executor",), ("controller",)}
+SERVICES = {("engine",), ("executor",), ("controller",), ("up",)}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from inbox import Inbox
-from live import Stack, StandIn, good, schema, stack
+from live import LENIENT, Stack, StandIn, good, schema, stack
 from postgres import PostgresServer
 from prometheus import prometheus
 
@@ -19,7 +19,6 @@ from probatum.core.verdict import Verdict
 from probatum.pipeline.ports import Record
 from probatum.rollout.machine import Stage
 from probatum.rollout.plan import Ladder, Validation
-from probatum.rollout.policy import shipped_policy
 
 RULES = """
 groups:
@@ -94,8 +93,8 @@ def test_a_good_model_passes_every_phase(tmp_path: Path, postgres_server: Postgr
 
 def test_validation_exposure_and_rollback_by_command(tmp_path: Path) -> None:
     """`canary validate` watches a canary and an exposure to VALIDATED; what is not live is not promoted; rollback is at once."""
-    ladder = Ladder((50, 100), phase_s=3, poll_s=1, stale_s=5, source_deadline_s=20)
-    policy = msgspec.structs.replace(shipped_policy("default"), validation=Validation(4, 60, 60))
+    ladder = Ladder((50, 100), phase_s=3, hold_factor=100, poll_s=1, stale_s=30, source_deadline_s=60)
+    policy = msgspec.structs.replace(LENIENT, validation=Validation(4, 60, 60))
     with stack(tmp_path, None) as live:
         live.controller()
         for name, units in (("canary", None), ("exposure", 500)):

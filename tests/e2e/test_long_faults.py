@@ -7,23 +7,16 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import pytest
-from live import Stack, judged, quick, schema, stack, until_role, watched
+from live import LENIENT, Stack, judged, quick, schema, stack, until_role, watched
 from postgres import PostgresServer, find_binaries
 from tests.conftest import require_service
 
 from probatum.core.clock import NS_PER_S, parse_utc
 from probatum.pipeline.rollout import KIND, Rollout
 from probatum.rollout.machine import Stage
-from probatum.rollout.measurement import RateCriterion
-from probatum.rollout.policy import shipped_policy
 
 GONE_S = 60.0
-LENIENT = msgspec.structs.replace(
-    shipped_policy("default"), criteria=(RateCriterion("error_rate", "errors", "below", slo=0.3, abort=0.6),)
-)
-"""What is tested here are clocks and databases, not how fast a busy machine answers."""
 
 
 class Outage:

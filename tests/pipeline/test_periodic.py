@@ -20,7 +20,7 @@ from probatum.monitoring.shadow import DecisionRow
 from probatum.pipeline import periodic
 from probatum.pipeline.export import export
 from probatum.pipeline.hours import COUNTS, Hours, read_hours, totals
-from probatum.pipeline.jobs import JOBS, Book, Place
+from probatum.pipeline.jobs import JOBS, Book, Place, alarms
 from probatum.pipeline.kinds import KINDS
 from probatum.pipeline.periodic_page import periodic_html, periodic_markdown
 from probatum.pipeline.ports import Record
@@ -135,11 +135,17 @@ def test_no_traffic_is_not_zero() -> None:
     ],
 )
 def test_a_proven_miss_is_a_risk(change: dict[str, pl.Expr], status: str, metric: str) -> None:
-    """Each criterion, proven missed, raises its level and names value, threshold and action."""
+    """Each criterion, proven missed, raises its level, names value, threshold and action; HIGH and CRITICAL are told to people."""
     frame = logged(MONDAY, 24, per_hour=60).with_columns(outcome=pl.lit("ok"), shadow_ns=1_000_000, challenger=0.52)
-    healthy = report(frame, "psi_snapshot", "daily_report")[1].body["figures"]
+    told = report(frame, "psi_snapshot", "daily_report")[1]
+    healthy = told.body["figures"]
+    assert list(alarms([told])) == []
     assert (healthy["overall_status"], healthy["risks"], healthy["promote_eligible"]) == ("HEALTHY", [], True)
-    found = report(frame.with_columns(**change), "psi_snapshot", "daily_report")[1].body["figures"]
+    told = report(frame.with_columns(**change), "psi_snapshot", "daily_report")[1]
+    found = told.body["figures"]
+    texts = list(alarms([told]))
+    assert len(texts) == (status in ("HIGH", "CRITICAL"))
+    assert all(status in text and metric in text for text in texts)
     assert (found["overall_status"], found["promote_eligible"]) == (status, False)
     risk = next(risk for risk in found["risks"] if risk["metric"] == metric)
     assert risk["level"] == status
@@ -237,6 +243,8 @@ def test_a_drill_is_asked_for_when_it_is_old() -> None:
     sources = desk(clock)
     entry = periodic.drill_reminder(sources, DAY_END, 86_400)
     assert entry.body["figures"] == {"drill_age_s": None, "is_due": True}
+    (said,) = sources.ledger.append_all([entry])
+    assert list(alarms([said])) == ["another drill is due: probatum drill"]
     sources.ledger.append("drill", "drill", Provenance.SYNTHETIC, {"inputs": {}, "figures": {"verdict": "PASS"}})
     for late_s, due in ((86_400, False), (86_401, True)):
         found = periodic.drill_reminder(sources, DAY_END + late_s * 10**9, 86_400).body["figures"]

@@ -77,6 +77,8 @@ def logged(
                 [int(t) if ok else None for t, ok in zip(rng.lognormal(1.5, 1.2, n) * NS_PER_MS, heard, strict=True)], dtype=pl.Int64
             ),
             **{f"f_{name}": rng.normal(shift, size=n) for name in NAMES},
+            "since": np.zeros(n, np.int64),
+            "model": [""] * n,
             "fingerprint": [model().features.fingerprint] * n,
             "provenance": [Provenance.SYNTHETIC.value] * n,
         }

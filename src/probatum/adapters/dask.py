@@ -19,6 +19,8 @@ except ImportError as error:
     raise MissingExtraError("dask", f"Dask cannot be imported ({error})") from None
 
 CONNECT_S = 10
+PATIENCE_S = 20
+"""How long to wait before asking whether there is any worker; twice none in a row is an end."""
 
 
 class ClusterError(ProbatumError):
@@ -39,21 +41,33 @@ class DaskMapper:
         waiting = self._client.map(function, list(keys), pure=False)[::-1]
         try:
             while waiting:
-                yield _result(waiting.pop())  # what was handed over is freed on its worker
+                yield self._result(waiting.pop())  # what was handed over is freed on its worker
         finally:
-            if waiting:
+            if waiting and self._client.status == "running":
                 self._client.cancel(waiting, force=True)
 
+    def _result(self, future: Any) -> Any:
+        try:
+            self._wait(future)
+            return future.result()
+        except distributed.KilledWorker as error:
+            raise ClusterError(f"a piece of work ended every worker that took it: {error}") from None
+        except (CancelledError, OSError, TimeoutError) as error:
+            if future.status == "error":  # the function's own
+                raise
+            raise ClusterError(f"the Dask cluster does not answer any more: {error}") from None
 
-def _result(future: Any) -> Any:
-    try:
-        return future.result()
-    except distributed.KilledWorker as error:
-        raise ClusterError(f"a piece of work ended every worker that took it: {error}") from None
-    except (CancelledError, OSError, TimeoutError) as error:
-        if future.status == "error":  # the function's own
-            raise
-        raise ClusterError(f"the Dask cluster does not answer any more: {error}") from None
+    def _wait(self, future: Any) -> None:
+        """Wait for a future; Dask itself would wait for ever for a worker that does not come."""
+        empty = 0
+        while not future.done():
+            try:
+                with self._client.as_current():
+                    distributed.wait(future, timeout=PATIENCE_S)
+            except TimeoutError:
+                empty = 0 if self._client.scheduler_info()["workers"] else empty + 1
+                if empty == 2:
+                    raise ClusterError("no worker is left in the Dask cluster") from None
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from probatum.adapters.decision_log import frames_of, table_of
+from probatum.adapters.decision_log import table_of
+from probatum.adapters.journal import frames_of
 from probatum.core.errors import DataError
 from probatum.core.verdict import Provenance
 from probatum.models.artifact import FeatureSpec

@@ -5,20 +5,26 @@ from __future__ import annotations
 import ctypes
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from queue import Empty, Queue
 
-from probatum.core.errors import BlockedError
+from probatum.core.errors import BlockedError, InputError
 
 _URL = re.compile(r"on (http://\S+)")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 START_S = 60.0
 STOP_S = 30.0
+YOUNG_S = 5.0
+YOUNG_DEATHS_MAX = 3
+LOOK_S = 0.1
+_PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -72,3 +78,74 @@ def _read(process: subprocess.Popen[str], lines: Queue[str | None]) -> None:
     for line in process.stderr:
         lines.put(line)
     lines.put(None)
+
+
+def keep(services: Mapping[str, Sequence[str]], stop: Callable[[], bool], tell: Callable[[str], None]) -> None:
+    """Run ``probatum ARGUMENTS`` for each service, again whenever one ends, until told to stop; then end them all.
+
+    The last one started is the first one ended. Raises BlockedError when one dies within seconds again and again, or
+    says (exit code 2) that it cannot work as it was told.
+    """
+    children = {name: _Child(name, arguments, tell) for name, arguments in services.items()}
+    try:
+        while not stop():
+            for child in children.values():
+                child.look(time.monotonic())
+            time.sleep(LOOK_S)
+    finally:
+        for child in reversed(children.values()):
+            child.end()
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class _Child:
+    """Keep one service running: it writes to our stderr, and ends when we do, even if we are killed."""
+
+    def __init__(self, name: str, arguments: Sequence[str], tell: Callable[[str], None]) -> None:
+        self._name, self._tell = name, tell
+        self._command = [sys.executable, "-m", "probatum.cli.main", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = self._due_s = 0.0
+        self._young = 0
+
+    def look(self, now_s: float) -> None:
+        """Start it where it is due; note its end."""
+        if self._process is None:
+            if now_s >= self._due_s:
+                self._start(now_s)
+        elif self._process.poll() is not None:
+            self._ended(self._process.returncode, now_s)
+
+    def end(self) -> None:
+        """Let it drain, and kill what does not."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self, now_s: float) -> None:
+        self._started_s = now_s
+        # A session of its own: Ctrl-C is for us, who then end the children in order.
+        self._process = subprocess.Popen(self._command, start_new_session=True, preexec_fn=_die_with_parent)
+
+    def _ended(self, code: int, now_s: float) -> None:
+        self._process = None
+        self._young = self._young + 1 if now_s - self._started_s < YOUNG_S else 0
+        if self._young > YOUNG_DEATHS_MAX or code == InputError.exit_code:
+            raise BlockedError(f"{self._name} ended with {code}, {self._young} times within {YOUNG_S:g} s of its start")
+        self._due_s = now_s + 0.5 * 2.0**self._young - 0.5
+        self._tell(f"{self._name} ended with {code}, starting it again")
+
+
+def _die_with_parent() -> None:
+    with suppress(OSError, AttributeError):  # Linux only
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

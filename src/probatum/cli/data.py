@@ -1,4 +1,4 @@
-"""Import, fetch, synthesise, list and check market data."""
+"""Import, fetch, record, synthesise, list and check market data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import output_option, print_json, print_table, progress, workspace_option
+from probatum.cli.record import record, seal
 from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _FETCHED = re.compile(r"binance:([A-Za-z0-9]+):(\d+)d")
 
 @click.group()
 def data() -> None:
-    """Import, fetch, synthesise, list and check market data.
+    """Import, fetch, record, synthesise, list and check market data.
 
     \b
     Examples:
@@ -31,6 +32,10 @@ def data() -> None:
       probatum data import BTCUSDT-1m-2024-01-01.zip --format binance-klines
       probatum data check BTCUSDT
     """
+
+
+data.add_command(record)
+data.add_command(seal)
 
 
 @data.command("import")

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from probatum.cli.common import FiniteRange, workspace_option
+from probatum.cli.record import feed_options, finding_teller, make_feed
 from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from probatum.core.clock import Clock
     from probatum.features.sets import FeatureSet
+    from probatum.pipeline.ports import Feed
     from probatum.services.executor.app import ExecutorApp
+    from probatum.services.executor.decide import Executor, State
+    from probatum.services.executor.feed import FeedDriver
+    from probatum.services.telemetry.registry import Registry
 
 
 @click.command()
@@ -64,6 +72,8 @@ if TYPE_CHECKING:
     help="Folder of the decision log.  [default: WORKSPACE/decisions]",
 )
 @click.option("--no-log", is_flag=True, help="Log no decisions.")
+@feed_options
+@click.option("--grid", help="With --feed: how often to decide, e.g. 1s.  [default: the model's own grid; 1m for bars]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=4001, show_default=True, help="Port; 0 takes a free one."
@@ -77,6 +87,7 @@ def executor(workspace: Path, host: str, port: int, **options: Any) -> None:
       probatum executor --feature-set robust --target large_move@60s
       probatum executor --delivery await --share 0.25
       probatum executor --rollout --champion http://127.0.0.1:4010     what the canary allows, and no more
+      probatum executor --feed binance --symbols BTCUSDT --feature-set v1.8.1     decides by itself, on live data
       curl --json '{"snapshot":{"ts":0,"mid":42000,"spreadBp":1,"vol1m":1e6,"rsi14":55}}' localhost:4001/predict-with-shadow
       curl localhost:4001/shadow/metrics
     """  # fmt: skip
@@ -107,13 +118,16 @@ def build(
     stale_s: float,
     log: Path | None,
     no_log: bool,
+    grid: str | None,
+    feed: str | None,
+    **where: Any,
 ) -> ExecutorApp:
     """Wire an executor from the command's options. Raises ParameterError where they do not fit together."""
     import os
     import time
 
     from probatum.adapters.decision_log import ParquetDecisionLog
-    from probatum.core.clock import NS_PER_S, SystemClock
+    from probatum.core.clock import NS_PER_MINUTE, NS_PER_S, SystemClock
     from probatum.core.verdict import Provenance
     from probatum.features.labels import parse_target
     from probatum.features.sets import get_feature_set
@@ -133,10 +147,13 @@ def build(
     from probatum.services.telemetry import metrics
     from probatum.services.telemetry.registry import Registry
 
+    if feed is None and any(where[name] for name in ("symbols", "url", "rest_url")):
+        raise ParameterError("symbols, url, rest url", "left out, or given with --feed", where)
     if mode == "gated" and champion is None:
         raise ParameterError("champion", "the URL of an engine, for mode gated", champion)
     if rollout and (mode is not None or share is not None):
         raise ParameterError("mode, share", "left out with --rollout: the rollout's document says them", (mode, share))
+    fed = None if feed is None else make_feed(SystemClock(), feed, **where)
     source: RolloutSource = StaticRollout(
         RolloutDocument(mode=Mode(mode or "observe"), share=1.0 if share is None else share)
     )
@@ -164,11 +181,10 @@ def build(
             EngineClient(url, connections_max=connections_max), served.fingerprint, Breaker(settings.breaker), now_ns
         )
 
-    # What comes in over HTTP may come from anywhere: no feed vouches for it.
+    # What comes in over HTTP may come from anywhere; a feed of our own says what it read.
+    provenance = Provenance.SYNTHETIC if fed is None else fed.provenance
     outcomes = LiveOutcomes(parse_target(target), grid_ns, registry)
-    meter = RunMeter(
-        NoLog() if decision_log is None else decision_log, registry, Provenance.SYNTHETIC, outcomes, digest
-    )
+    meter = RunMeter(NoLog() if decision_log is None else decision_log, registry, provenance, outcomes, digest)
     shadow = Shadow(caller(engine, 64 if delivery == "await" else 4), settings, now_ns, meter, registry)
     app = Executor(
         served,
@@ -182,6 +198,7 @@ def build(
         settings=ExecutorSettings(delivery=delivery, stale_ms=max(1, round(stale_s * 1000))),
         champion=caller(champion, 64) if champion else None,
         new_state=new_state,
+        fed=fed is not None,
         outcomes=outcomes,
     )
     meter.follow(lambda: app.lease.read()[0])
@@ -193,7 +210,34 @@ def build(
         "feature_set": served.name,
         "target": target,
     }
-    return ExecutorApp(app, registry, shown, decision_log)
+    driver = (
+        None if fed is None else _drive(workspace, fed, app, new_state, clock, registry, grid, grid_ns or NS_PER_MINUTE)
+    )
+    return ExecutorApp(app, registry, shown, decision_log, driver)
+
+
+def _drive(
+    workspace: Path,
+    fed: Feed,
+    app: Executor,
+    new_state: Callable[[], State] | None,
+    clock: Clock,
+    registry: Registry,
+    grid: str | None,
+    rows_ns: int,
+) -> FeedDriver:
+    from probatum.adapters.recorder import TickLog
+    from probatum.cli.train import parse_grid
+    from probatum.core.clock import NS_PER_MINUTE
+    from probatum.services.executor.feed import DriveSettings, FeedDriver
+
+    if new_state is None:
+        raise ParameterError("tick size", "given with --tick-size, for this feature set counts in ticks", None)
+    settings = DriveSettings(grid_ns=parse_grid(grid) or min(rows_ns, NS_PER_MINUTE), rows_ns=rows_ns)
+    log = TickLog(workspace / "recorded", fed.name, fed.provenance, clock)
+    return FeedDriver(
+        fed, app, new_state, clock=clock, registry=registry, tell=finding_teller(log.folder), log=log, settings=settings
+    )
 
 
 def _served(

@@ -14,7 +14,7 @@ from probatum.core.errors import ProbatumError
 # name: (module, attribute, one line of help). Grouped as the story goes.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("probatum.cli.run", "run", "Tell the whole story on one machine: data to verdicts with evidence."),
-    "data": ("probatum.cli.data", "data", "Import, fetch, synthesise, list and check market data."),
+    "data": ("probatum.cli.data", "data", "Import, fetch, record, synthesise, list and check market data."),
     "features": ("probatum.cli.features", "features", "Build, list and check feature sets."),
     "train": ("probatum.cli.train", "train", "Train a model into a content-addressed artifact."),
     "gate": ("probatum.cli.train", "gate", "Judge an artifact offline, on bounds rather than point estimates."),
@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "engine": ("probatum.cli.engine", "engine", "Serve a model's predictions over HTTP."),
     "executor": ("probatum.cli.executor", "executor", "Answer decisions with the baseline, a model in its shadow."),
     "controller": ("probatum.cli.controller", "controller", "Move live rollouts on as their measurements allow."),
+    "up": ("probatum.cli.up", "up", "Run engine, executor and controller, on a live feed or without."),
     "rules": ("probatum.cli.rules", "rules", "Write alert rules and dashboard from the criteria."),
     "smoke": ("probatum.cli.smoke", "smoke", "Prove an engine with 1,000 requests."),
     "shadow": ("probatum.cli.smoke", "shadow", "Prove a challenger beside the baseline."),

@@ -100,7 +100,8 @@ def screen(recording: Recording) -> Screened:
         frame = raw.with_columns(reason=_reason(kind, raw))
         kept = frame.filter(pl.col("reason").is_null())
         late += int((kept["ts_event"] < kept["ts_event"].cum_max()).sum())
-        kept, again = _without_duplicates(kind, kept.sort("ts_event", maintain_order=True))
+        keys = ["ts_event", *(name for name in ("id",) if name in kept.columns)]
+        kept, again = _without_duplicates(kind, kept.sort(keys, maintain_order=True))
         good[kind] = kept.select(list(SCHEMAS[kind]))
         bad.append(_quarantined(kind, frame.filter(pl.col("reason").is_not_null()), recording.sources))
         bad.append(_quarantined(kind, again, recording.sources))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 
 from probatum.core.verdict import Provenance
+from probatum.market.ticks import Notice, Tick
 
 if TYPE_CHECKING:  # a service that only reads the ledger need not load polars
     import polars as pl
@@ -159,3 +160,41 @@ class Sources(Protocol):
 
     @property
     def ledger(self) -> Ledger: ...
+
+
+class Feed(Protocol):
+    """A source of live ticks. Whoever implements it sets the class of its data; no argument does."""
+
+    @property
+    def name(self) -> str:
+        """Return the venue and its market, e.g. ``binance-spot``; it names a folder."""
+        ...
+
+    @property
+    def provenance(self) -> Provenance:
+        """Return ``live`` only where the venue's own, built-in address is read."""
+        ...
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Return what was asked for, in the spelling of the ticks."""
+        ...
+
+    async def run(self, take: Callable[[Tick | Notice], None]) -> None:
+        """Deliver ticks as they come, and notices of the feed's own state, until cancelled; reconnect by itself."""
+        ...
+
+    async def bars(self, symbol: str, minutes: int) -> list[Tick]:
+        """Return the last closed one-minute bars, at most so many, as ticks of kind BAR stamped at their close.
+
+        [] where the feed has none. Raises StorageError when the source does not answer.
+        """
+        ...
+
+
+class TickSink(Protocol):
+    """Where ticks are recorded."""
+
+    def append(self, row: Tick) -> bool:
+        """Take a tick at once, to be written later; False, and counted, where there is no room."""
+        ...

@@ -67,15 +67,18 @@ def symbol_of(texts: Sequence[Text], options: Options) -> str:
     return check_symbol(names.pop())
 
 
-def canonical(kind: str, frame: pl.DataFrame, index: int) -> pl.DataFrame:
-    """Return a kind's canonical columns (null where the frame has none), ``source``, ``row``, and ``id``, ``flag``."""
+def canonical(kind: str, frame: pl.DataFrame, index: int | None) -> pl.DataFrame:
+    """Return a kind's canonical columns (null where the frame has none), ``source``, ``row``, and ``id``, ``flag``.
+
+    ``index`` is the source of all rows; None where the frame says it row by row.
+    """
     extra = [name for name in ("id", "flag") if name in frame.columns]
     return frame.select(
         *[
             (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
             for name, dtype in SCHEMAS[kind].items()
         ],
-        pl.lit(index, pl.UInt32).alias("source"),
+        (pl.col("source") if index is None else pl.lit(index)).cast(pl.UInt32).alias("source"),
         pl.col("row").cast(pl.Int64),
         *extra,
     )

@@ -49,16 +49,30 @@ class CountedLog(Protocol):
     def close(self) -> None: ...
 
 
+class Feeding(Protocol):
+    """What brings market data of its own (``services.executor.feed.FeedDriver``)."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
 class ExecutorApp:
-    """Route requests to an executor, keep its lease renewed, and drain shadow and log when the server stops.
+    """Route requests to an executor, keep its lease renewed, and drain feed, shadow and log when the server stops.
 
     ``settings`` is what ``/shadow/metrics`` shows as ``config``.
     """
 
     def __init__(
-        self, executor: Executor, registry: Registry, settings: dict[str, Any], log: CountedLog | None = None
+        self,
+        executor: Executor,
+        registry: Registry,
+        settings: dict[str, Any],
+        log: CountedLog | None = None,
+        feed: Feeding | None = None,
     ) -> None:
         self._executor, self._registry, self._settings, self._decision_log = executor, registry, settings, log
+        self._feed = feed
         self._outcomes = executor.outcomes
         self._joining: asyncio.Task[None] | None = None
         self._rejected = registry.counter(metrics.EXECUTOR_REJECTED).inc
@@ -161,12 +175,16 @@ class ExecutorApp:
     async def start(self) -> None:
         """Read the rollout document once and begin to renew its lease; join outcomes from now on."""
         self._executor.lease.start()
+        if self._feed:
+            self._feed.start()
         if self._outcomes:
             self._joining = asyncio.create_task(self._outcomes.run())
 
     async def stop(self) -> None:
         """Finish every pending comparison, then write the log out."""
         self._executor.lease.stop()
+        if self._feed:
+            await self._feed.stop()
         await self._executor.shadow.drain()
         if self._joining:
             self._joining.cancel()

@@ -28,6 +28,7 @@ from probatum.services.telemetry.registry import Registry
 
 Delivery = Literal["await", "mirror"]
 FUTURE_NS = 5 * NS_PER_S
+_FED = "this executor decides on its own feed and takes no market data from outside"
 
 
 class State(Protocol):
@@ -65,7 +66,8 @@ class Executor:
     """Answer decision requests for one feature set. For one event loop; ``now_ns`` is a monotonic clock.
 
     ``run_id`` begins the decision ids that callers did not give. ``new_state`` makes the features of a new symbol; None
-    where only vectors and snapshots are served. Raises ParameterError when the baseline cannot read the feature set.
+    where only vectors and snapshots are served. ``fed``: the features come from a feed of the executor's own, whose class
+    its decisions bear, so market data from outside are refused. Raises ParameterError when the baseline cannot read the feature set.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Executor:
         settings: ExecutorSettings | None = None,
         champion: Caller | None = None,
         new_state: Callable[[], State] | None = None,
+        fed: bool = False,
         outcomes: LiveOutcomes | None = None,
     ) -> None:
         rule = bind(baseline, feature_set.names)
@@ -92,7 +95,7 @@ class Executor:
         self.lease = Lease(rollout, now_ns)
         self._rule, self._clock, self._now_ns, self._run_id = rule, clock, now_ns, run_id
         self._names, self._fingerprint = feature_set.names, feature_set.fingerprint
-        self._new_state = new_state
+        self._new_state, self._fed = new_state, fed
         self._states: dict[str, tuple[State, bool, int, int]] = {}
         self.outcomes = outcomes
         self._row_kinds = outcomes.kinds if outcomes else frozenset[int]()
@@ -133,8 +136,14 @@ class Executor:
             row, decision.score, "mirrored" if is_due and not is_heard else row.outcome, self._now_ns() - start_ns
         )
 
+    def show(self, symbol: str, state: State, ready: bool, as_of: int, since: int) -> None:
+        """Take a symbol's features as the feed has them now; not ready: nothing is to be decided on them."""
+        self._states[symbol] = (state, ready, as_of, since)
+
     def take_events(self, symbol: str, events: Sequence[MarketEvent], at: str = "events") -> EventsReply:
         """Move a symbol's features on; an impossible event is refused by its index, and those before it stay applied."""
+        if self._fed:
+            raise RequestError(422, _FED, field=at)
         if self._new_state is None:
             raise RequestError(422, "this executor keeps no feature state", field=at)
         if symbol not in self._states and len(self._states) >= self.settings.symbols_max:
@@ -176,6 +185,8 @@ class Executor:
             raise RequestError(422, "fingerprint is of another feature set", field="fingerprint",
                                allowed=self._fingerprint, value=request.fingerprint)  # fmt: skip
         if request.features is not None or request.snapshot is not None:
+            if self._fed:
+                raise RequestError(422, _FED, field="snapshot" if request.features is None else "features")
             if request.events is not None:
                 raise RequestError(422, "events go with a symbol's state, not with a vector", field="events")
             as_of = self._as_of(request.as_of)

@@ -129,6 +129,26 @@ LIVE_ECE = Metric(
 )
 BASELINE_LATENCY = _latency(series.BASELINE_LATENCY, "Time to compute the baseline.")
 
+# The executor's feed.
+FEED_MESSAGES = Metric("ml_feed_messages_total", "counter", "Ticks that came, as they came.", ("symbol",))
+FEED_LAST = Metric(
+    "ml_feed_last_event_time_seconds", "gauge", "Newest event of the feed, seconds since the epoch.", ("symbol",)
+)
+FEED_CONNECTIONS = Metric("ml_feed_connections_total", "counter", "Connections: made, lost.", ("outcome",))
+FEED_FINDINGS = Metric(
+    "ml_feed_findings_total", "counter", "What the feed's monitor found; missing counts trades.", ("symbol", "finding")
+)
+FEED_MISSING = Metric(
+    "ml_feed_trades_missing", "gauge", "Trades that the numbering says there were, and that have not come.", ("symbol",)
+)
+FEED_DROPPED = Metric(
+    "ml_feed_dropped_total",
+    "counter",
+    "Ticks not recorded (no_room, disk), or recorded and not used by features (late, refused, full, stranger).",
+    ("reason",),
+)
+FEED_ABSTAINED = Metric("ml_feed_abstained_total", "counter", "Decisions not taken, by why.", ("symbol", "reason"))
+
 # The rollout that the executor follows: what its controller judges.
 _RUN = ("run", "mode", "model", "provenance", "measure")
 ROLLOUT_SAMPLES = Metric(series.SAMPLES, "counter", "Samples of the attempt's decisions, by measure.", _RUN)
