@@ -84,6 +84,9 @@ def test_a_successor_is_tried_daily_until_it_passes(replayed: tuple[Path, dict[s
     assert sum(r.body["figures"]["alpha"] for r in made) < ALPHA
     assert [r.body["figures"]["data"]["end"] for r in made] == [day["day"] for day in said["days"]]
     assert {r.body["figures"]["target"] for r in made} == {"large_move@60s"}
+    rows = [line.split() for line in TUTORIAL.read_text(encoding="utf-8").splitlines() if line.startswith("  2024-01-")]
+    shown = [[d["day"], f"{d['psi']:.3f}", d["drift"], str(d["attempt"]), *d["auc"].split(), *d["precision_at_20"].split(), d["verdict"]] for d in said["days"]]  # fmt: skip
+    assert rows == shown
     current = aliases(space.ledger.records(kind="alias"))
     assert current["challenger"] == made[-1].body["inputs"]["artifact"]
     assert current["champion"] == proposal.body["inputs"]["artifact"]

@@ -226,6 +226,22 @@ def test_what_is_not_a_notification_is_refused(site: Site, name: str) -> None:
     assert len(reply.content) < 1_000
 
 
+def test_who_leaves_amid_a_body_is_no_error(site: Site) -> None:
+    """A client that goes before its body is in enters nothing and raises nothing."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", b"Bearer operator"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/alerts/webhook", "headers": headers, "query_string": b"", "root_path": ""}  # fmt: skip
+    asyncio.run(site.controllers[0](scope, receive, send))
+    assert (sent[0]["status"], site.alerts()) == (400, [])
+
+
 def test_names_from_outside_are_text(site: Site) -> None:
     """Script, formula, newline, escape, NUL and path in labels are kept as harmless text; what is not ours is not kept."""
     hostile = "<script>alert(1)</script>\r\n=1+1\x1b[31m\0../../x\u2028"
