@@ -101,7 +101,8 @@ def test_misbehaviour_that_removes_nothing_changes_no_row(shared_data: Path, tmp
     assert state.duplicates > 200
     assert state.late > 100
     assert {item.name for item in found} >= {"lost", "garbage"}
-    assert set(got.quarantine["reason"]) == {"duplicate"}
+    assert got.quarantine.is_empty()
+    assert recorded.merged >= state.duplicates
 
 
 @pytest.mark.real_data

@@ -85,21 +85,37 @@ def test_one_synthetic_segment_makes_a_recording_synthetic(tmp_path: Path) -> No
 
 
 def test_bad_ticks_are_kept_and_quarantined(tmp_path: Path) -> None:
-    """Crossed quotes, no numbers and numbers seen twice are recorded as they came; the screen puts them apart."""
+    """Crossed quotes, no numbers and numbers used twice are recorded as they came; the screen puts them apart. A copy is one."""
     log = open_log(tmp_path)
     for i in range(1, 100):
         log.append(tick(i))
-    bad = [tick(200, a=float("nan")), tick(5, number=5), tick(201, b=-1.0), tick(202, a=9.0, b=2.0, kind=QUOTE)]
+    bad = [
+        tick(200, a=float("nan")),
+        tick(6, number=5),
+        tick(5),
+        tick(201, b=-1.0),
+        tick(202, a=9.0, b=2.0, kind=QUOTE),
+    ]
     for item in bad:
         log.append(item)
     log.close()
-    screened = screen(read_recorded(log.folder, "X"))
-    assert sorted(screened.quarantine["reason"]) == [
-        "crossed",
-        "duplicate",
-        "price is not a number",
-        "size is negative",
-    ]
+    recording = read_recorded(log.folder, "X")
+    reasons = sorted(screen(recording).quarantine["reason"])
+    assert reasons == ["another row with the same id", "crossed", "price is not a number", "size is negative"]
+    assert recording.merged == 1
+
+
+def test_two_recorders_of_one_feed_make_one_dataset(tmp_path: Path) -> None:
+    """Each tick came to both, at times of its own: the dataset has it once, at the earlier, and no row is refused."""
+    for late in (3, 0):
+        log = open_log(tmp_path)
+        for i in range(1, 500):
+            log.append(tick(i, ts_recv=T0 + 10 * i + late))
+        log.close()
+    recording = read_recorded(log.folder, "X")
+    screened = screen(recording)
+    assert (recording.rows_in, recording.merged, screened.quarantine.height) == (998, 499, 0)
+    assert screened.dataset.frames["trades"]["ts_recv"].to_list() == [T0 + 10 * i for i in range(1, 500)]
 
 
 def test_a_full_disk_costs_ticks_that_are_counted(tmp_path: Path) -> None:

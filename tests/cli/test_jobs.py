@@ -11,6 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 from click.testing import CliRunner
+from tests.conftest import require_service
 from watch import logged, model, put
 
 from probatum.cli.main import cli
@@ -103,8 +104,7 @@ def test_report_of_an_unknown_day(tmp_path: Path) -> None:
 
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     """systemd finds nothing wrong with the timers and services, and each calls its job."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
+    require_service("systemd-analyze", shutil.which("systemd-analyze"))
     CliRunner().invoke(
         cli,
         ["jobs", "export", "--systemd", str(tmp_path), "--command", "/bin/true", "--workspace", "/var/lib/probatum"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from decisions import forged, replay
@@ -63,6 +64,11 @@ def test_skew_proves_and_names(space: Path, tmp_path: Path) -> None:
     result = call(space, "skew", "--grid", "1m", "--log", str(tmp_path))
     assert result.exit_code == 1
     assert all(word in " ".join(result.stdout.split()) for word in ("SYN at", "tod_sin", "logged 0.125", repr(value)))
+    nameless = frame.with_columns(symbol=pl.lit("")).drop("fingerprint", "provenance")
+    nameless.write_parquet(tmp_path / "decisions-x.parquet", metadata=said)
+    for command in (["skew"], ["outcomes", "m"]):
+        assert isinstance(call(space, *command, "--log", str(tmp_path)).exception, InconclusiveError)
+    assert call(space, "skew", "--log", str(tmp_path), "--dataset", "SYN", "--grid", "1m").exit_code == 0
     few = call(space, "skew", "--until", "1970-01-02T00:00:00Z")
     assert isinstance(few.exception, InconclusiveError)
 

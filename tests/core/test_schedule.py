@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import require_service
 
 from probatum.core.clock import NS_PER_DAY, NS_PER_HOUR, NS_PER_S, format_utc, parse_utc
 from probatum.core.schedule import DAILY, HOURLY, WEEKLY, Schedule
@@ -53,8 +54,7 @@ def test_the_newest_slot_has_been(schedule: Schedule, now: int) -> None:
 @pytest.mark.parametrize("schedule", [HOURLY, DAILY, WEEKLY], ids=lambda s: s.name)
 def test_systemd_means_the_same(schedule: Schedule) -> None:
     """systemd computes the same next three instants from the calendar expression."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
+    require_service("systemd-analyze", shutil.which("systemd-analyze"))
     base = parse_utc("2026-03-05T12:34:56Z")
     command = [
         "systemd-analyze",

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,6 +260,25 @@ def test_abort_by_click(visit: Callable[..., Page], site: Site) -> None:
     assert rollout.state.reason == "by olga: wrong model"
     documents = list(site.space.ledger.records(kind="rollout_document", subject="to-abort"))
     assert documents[-1].body["inputs"]["share"] == 0
+
+
+def test_a_closed_dashboard_opens_with_a_token(browser: Browser, tmp_path: Path) -> None:
+    """Without a token there is a frame that asks for one; with it the page comes, and goes when it is forgotten."""
+    closed = Site(tmp_path, closed=True)
+    closed.running("secret-name")
+    page = browser.new_page()
+    page.goto(closed.url + "/rollout")
+    expect(page.locator("main")).to_contain_text("A token with role view is needed")
+    page.locator("#token > summary").click()
+    page.fill("#token-value", "look")
+    page.get_by_role("button", name="Use", exact=True).click()
+    expect(page.locator("main")).to_contain_text("secret-name")
+    expect(page.locator("#link")).to_have_attribute("data-state", "on", timeout=12_000)
+    page.locator("#token > summary").click()
+    page.get_by_role("button", name="Forget").click()
+    expect(page.locator("main")).not_to_contain_text("secret-name")
+    page.close()
+    closed.stop()
 
 
 def test_confirm_pause_resume(visit: Callable[..., Page], site: Site) -> None:

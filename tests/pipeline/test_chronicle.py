@@ -107,3 +107,15 @@ def test_what_an_executor_answers_is_checked() -> None:
     assert view["counted"]["latency_ms"]["shadow"]["p50"] == pytest.approx(2.0, rel=0.05)
     assert [item["share"] for item in view["executors"]] == [0.05, 0.05, None, None, None]
     assert ["cannot be read" in item["problem"] for item in view["executors"]] == [False, False, True, True, False]
+
+
+def test_two_versions_of_one_name_keep_their_own_figures() -> None:
+    """What was judged of the newer one is not said of the older."""
+    chronicle = Chronicle()
+    for digest, value in (("a" * 64, 0.51), ("b" * 64, 0.71)):
+        told(chronicle, "train", "m", {}, {"artifact": digest, "target": "t"})
+        checks = [{"name": name, "value": value, "verdict": "PASS"} for name in ("auc", "level_features")]
+        told(chronicle, "offline_report", "m", {"artifact": digest}, {"verdict": "PASS", "checks": checks})
+    told(chronicle, "train", "m", {}, {"artifact": "c" * 64, "target": "t"})
+    found = VIEWS["models"](Known(chronicle, MemorySources(), 0, LIVE))["models"]
+    assert [(item["digest"][0], item["auc"]["value"]) for item in found] == [("c", None), ("b", 0.71), ("a", 0.51)]

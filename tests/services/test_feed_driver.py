@@ -32,10 +32,11 @@ from probatum.monitoring.shadow import DecisionRow
 from probatum.rollout.breaker import Breaker
 from probatum.rollout.choose import Mode
 from probatum.rollout.lease import RolloutDocument, StaticRollout
+from probatum.services.executor.book import Book
 from probatum.services.executor.caller import Caller
 from probatum.services.executor.client import EngineClient
 from probatum.services.executor.decide import Executor
-from probatum.services.executor.feed import DriveSettings, FeedDriver, _Book
+from probatum.services.executor.feed import DriveSettings, FeedDriver
 from probatum.services.executor.schema import DecisionRequest, MarketEvent
 from probatum.services.executor.shadow import Shadow, ShadowSettings
 from probatum.services.http import RequestError
@@ -62,8 +63,8 @@ def trade(ts: int, number: int, size: float = 1.0) -> Tick:
     return Tick(TRADE, "X", ts, ts, number, 100.0, size, 1.0)
 
 
-def book(minutes: int = 100) -> _Book:
-    return _Book("X", lambda: FeatureState(SET, None), minutes, Counter())
+def book(minutes: int = 100) -> Book:
+    return Book("X", lambda: FeatureState(SET, None), minutes, Counter())
 
 
 @pytest.mark.real_data
@@ -75,7 +76,7 @@ def test_the_driver_gives_the_vectors_of_the_batch_path(shared_data: Path, marke
     frame = fold(BOOK, dataset_events(dataset, grid_ns=NS_PER_S), tick_size=None)
     lines = [line.partition(b" ") for line in gzip.decompress(path.read_bytes()).splitlines()]
     ticks = [tick for local, _, body in lines if isinstance(tick := decode(body, int(local)), Tick)]
-    held = _Book("BTCUSDT", lambda: FeatureState(BOOK, None), 0, Counter())
+    held = Book("BTCUSDT", lambda: FeatureState(BOOK, None), 0, Counter())
     held.warm([], 0, 1)
     rng, place, checked = random.Random(2), 0, 0
     for i, ts in enumerate(frame.ts.tolist()):

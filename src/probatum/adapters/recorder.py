@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from probatum.adapters.importers.ws import RAW_SCHEMA, tick_frames
+from probatum.adapters.importers.ws import KINDS, RAW_SCHEMA, tick_frames
 from probatum.adapters.journal import LogSettings, ParquetLog
 from probatum.adapters.store import PROVENANCE_KEY
 from probatum.core.canonical import sha256_hex
@@ -22,7 +22,7 @@ from probatum.core.clock import Clock
 from probatum.core.errors import DataError, IntegrityError
 from probatum.core.verdict import Provenance
 from probatum.market.calendar import CALENDARS
-from probatum.market.events import BAR, QUOTE, TRADE
+from probatum.market.events import BAR
 from probatum.market.quality import Recording, SourceFile
 from probatum.market.ticks import Tick
 from probatum.monitoring.feed import Finding
@@ -83,7 +83,8 @@ def recorded_symbols(folder: Path) -> list[str]:
 def read_recorded(folder: Path, symbol: str) -> Recording:
     """Read all segments of a folder as one recording of a symbol; its class is what the feed gave the segments.
 
-    Bars are what the features were warmed up with: counted, and left out. Raises DataError where there is nothing.
+    A numbered tick that came several times, or to several recorders, is one: the copies are counted as merged. Bars are
+    what the features were warmed up with: counted, and left out. Raises DataError where there is nothing.
     """
     parts: list[pl.DataFrame] = []
     sources: list[SourceFile] = []
@@ -97,9 +98,8 @@ def read_recorded(folder: Path, symbol: str) -> Recording:
             classes.add(label)
     if not parts:
         raise DataError("nothing was recorded of this symbol", file=folder, field="symbol", value=symbol)
-    ticks = pl.concat(parts)
-    kinds = {"quotes": QUOTE, "trades": TRADE}
-    raw = {kind: ticks.filter(pl.col("kind") == code).select(*RAW_SCHEMA, "source") for kind, code in kinds.items()}
+    ticks, merged = _without_copies(pl.concat(parts))
+    raw = {kind: ticks.filter(pl.col("kind") == code).select(*RAW_SCHEMA, "source") for kind, code in KINDS.items()}
     frames, decisions = tick_frames({kind: frame for kind, frame in raw.items() if frame.height})
     bars = ticks.filter(pl.col("kind") == BAR).height
     return Recording(
@@ -110,6 +110,7 @@ def read_recorded(folder: Path, symbol: str) -> Recording:
         tick_size=None,
         frames=frames,
         sources=tuple(sources),
+        merged=merged,
         ignored={"bar of the warm-up": bars} if bars else {},
         decisions=decisions,
     )
@@ -117,6 +118,13 @@ def read_recorded(folder: Path, symbol: str) -> Recording:
 
 def _paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
+
+
+def _without_copies(ticks: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Keep of equal ticks with a number the one received first; return how many copies there were."""
+    numbered = ticks.filter(pl.col("id").is_not_null()).sort("ts_recv", maintain_order=True)
+    once = numbered.unique(["kind", "id", "ts_event", *"abcd"], keep="first", maintain_order=True)
+    return pl.concat([once, ticks.filter(pl.col("id").is_null())]), numbered.height - once.height
 
 
 def _segment(path: Path, data: bytes, symbol: str) -> tuple[pl.DataFrame, Provenance]:

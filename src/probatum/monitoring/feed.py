@@ -6,10 +6,8 @@ Ticks and times go in, findings come out; nothing is guessed. A symbol whose fee
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Literal
 
 import msgspec
@@ -18,13 +16,12 @@ from probatum.core.clock import NS_PER_MINUTE, NS_PER_MS, NS_PER_S
 from probatum.core.errors import ParameterError
 from probatum.market.events import TRADE
 from probatum.market.ticks import Notice, Tick
+from probatum.monitoring.numbering import Level, Numbers, Place
 
 Name = Literal["lost", "garbage", "missing", "silent", "gap", "clock_skew", "repeats", "unit_change", "renamed"]
 FINDINGS: tuple[Name, ...] = ("lost", "garbage", "missing", "silent", "gap", "clock_skew", "repeats", "unit_change", "renamed")  # fmt: skip
-Place = Literal["new", "again", "late"]
 Found = Callable[[Name, int, str, int, str], None]
 RECENT = 1_024  # update numbers remembered, to tell a duplicate from a latecomer
-RANGES_MAX = 4_096  # holes in the numbering remembered; beyond, the oldest can no longer be filled
 
 
 class FeedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,13 +136,13 @@ class _Symbol:
         self.ticks = self.duplicates = self.late = 0
         self.last_recv_ns = self.last_event_ns = 0
         self.broken_ns = 0  # when something was missed last; 0 after nothing
-        self.numbers = _Numbers()
+        self.numbers = Numbers()
         self._updates, self._recent = -1, deque[int](maxlen=RECENT)
         self._again = 0
         self._delays: list[int] = []
         self.delay_ns = 0  # the shortest of the last some: the way, and how far this clock is ahead
         self._skewed = self._silent = self._changed = False
-        self._size, self._price = _Level(settings.level_ticks), _Level(settings.level_ticks)
+        self._size, self._price = Level(settings.level_ticks), Level(settings.level_ticks)
 
     @property
     def missing(self) -> int:
@@ -231,72 +228,3 @@ class _Symbol:
             if level.take(value, factor) and not self._changed:
                 self._changed = True
                 found("unit_change", tick.ts_recv, self.symbol, 1, f"{what} are {level.ratio:.3g} times what they were")
-
-
-class _Numbers:
-    """Follow a numbering without holes: which numbers are missing, and which came again or late."""
-
-    def __init__(self) -> None:
-        self._highest = -1
-        self._holes: list[tuple[int, int, int]] = []  # first, last, when it was seen; by number, and so by time
-        self._settled = 0  # of the holes, those that were told
-        self.missing = 0
-
-    def take(self, number: int, ts: int) -> Place:
-        if number > self._highest:
-            if 0 <= self._highest < number - 1:
-                self._holes.append((self._highest + 1, number - 1, ts))
-                self.missing += number - 1 - self._highest
-                self._forget()
-            self._highest = number
-            return "new"
-        return "late" if self._fill(number) else "again"
-
-    def settle(self, until_ns: int) -> tuple[int, int]:
-        """Return (numbers, holes) seen before a time, not filled since and not told before."""
-        due = [(last - first + 1) for first, last, ts in self._holes[self._settled :] if ts <= until_ns]
-        self._settled += len(due)
-        return sum(due), len(due)
-
-    def _fill(self, number: int) -> bool:
-        index = bisect_right(self._holes, number, key=lambda hole: hole[0]) - 1
-        if index < 0 or self._holes[index][1] < number:
-            return False
-        first, last, ts = self._holes.pop(index)
-        told = index < self._settled
-        parts = [(a, b, ts) for a, b in ((first, number - 1), (number + 1, last)) if a <= b]
-        for part in parts:
-            insort(self._holes, part)
-        self._settled += (len(parts) - 1) * told
-        self.missing -= 1
-        return True
-
-    def _forget(self) -> None:
-        if len(self._holes) > RANGES_MAX:
-            del self._holes[0]
-            self._settled = max(0, self._settled - 1)
-
-
-class _Level:
-    """Compare the median of the latest values with that of the first: a unit changes by powers, a market does not."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._values: list[float] = []
-        self._usual: float | None = None
-        self.ratio = 1.0
-
-    def take(self, value: float, factor: float) -> bool:
-        """Say, once in so many values, whether their median has left the usual one by the factor."""
-        if not (math.isfinite(value) and value > 0.0):
-            return False
-        self._values.append(value)
-        if len(self._values) < self._count:
-            return False
-        now, self._values = median(self._values), []
-        before = self._usual or now
-        self.ratio = now / before
-        changed = not 1.0 / factor < self.ratio < factor
-        if not changed:
-            self._usual = math.sqrt(before * now)  # markets do move, slowly
-        return changed

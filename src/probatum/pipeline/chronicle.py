@@ -50,7 +50,7 @@ class Trail:
         self.said: deque[dict[str, Any]] = deque(maxlen=SAID_MAX)
 
     def take(self, record: Record) -> None:
-        self.record = record
+        """Take the next event of the rollout."""
         event, state = record.body["inputs"]["event"], record.body["figures"]["state"]
         if event["event"] == "opened":
             self.points.clear()
@@ -65,6 +65,7 @@ class Trail:
             last = len(self.points) - 1
             kept = [p for i, p in enumerate(self.points) if i % 2 or p.turn or i == last]
             self.points = kept[-POINTS_MAX:]
+        self.record = record
 
 
 class Chronicle:
@@ -97,8 +98,8 @@ class Chronicle:
     def _remember(self, record: Record) -> None:
         if record.kind == rollout.KIND:
             trail = self.trails.get(record.subject) or Trail(record)
-            _put(self.trails, record.subject, trail)
             trail.take(record)
+            _put(self.trails, record.subject, trail)
             return
         self.recent.append(record)
         if record.kind in REGISTRY:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from probatum.core.errors import UnknownNameError
+from probatum.core.errors import InconclusiveError, ParameterError, UnknownNameError
 from probatum.core.verdict import Provenance
 from probatum.market.dataset import Dataset
 from probatum.pipeline.ports import Sources
@@ -41,17 +42,18 @@ def values_of(frame: pl.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
 def datasets_of(sources: Sources, frame: pl.DataFrame, named: str | None) -> dict[str, Dataset]:
     """Return the newest dataset of each logged symbol, where there is one; all are ``named``'s, where that is given.
 
-    Raises UnknownNameError where none of the symbols has data.
+    Raises UnknownNameError where ``named`` is not there, and InconclusiveError where no logged symbol has data.
     """
     found: dict[str, Dataset] = {}
-    problem: UnknownNameError | None = None
-    for symbol in sorted(frame["symbol"].unique()):
-        try:
+    symbols = sorted(frame["symbol"].unique())
+    for symbol in symbols:
+        # A caller may name no symbol, or one that no dataset can bear: its decisions are counted, not an error.
+        with suppress(*(() if named else (UnknownNameError, ParameterError))):
             found[symbol] = sources.datasets.load(named or symbol)
-        except UnknownNameError as error:
-            problem = error
-    if problem and not found:
-        raise problem
+    if not found:
+        raise InconclusiveError(
+            f"no market data are stored of what was logged: {', '.join(symbols[:9]) or 'no symbol'}"
+        )
     return found
 
 

@@ -29,9 +29,10 @@ from probatum.rollout.criteria import SKEW_CRITERIA, Measurement, assess
 
 KIND = "skew"
 
-REASONS = ("vector", "other_features", "no_data", "no_history", "no_row", "not_ready")
-"""Why a row is not checked: its vector was the caller's own; this version has no such feature set; no data of the symbol; the data
-begin after the executor's, and the features still remember that; no event at that time; not ready in batch."""
+REASONS = ("no_start", "other_features", "no_data", "no_history", "no_row", "not_ready")
+"""Why a row is not checked: its vector was the caller's own, or the features still remembered warm-up bars; this version has
+no such feature set; no data of the symbol; the data begin after the executor's, and the features still remember that; no event
+at that time; not ready in batch."""
 
 
 def prove_skew(
@@ -69,11 +70,13 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     for symbol, rows in _groups(frame, "symbol"):
         data = datasets.get(symbol)
         events = None if data is None else _events(data, inputs["grid_ms"] * NS_PER_MS)
-        for _, part in _groups(rows, "fingerprint", "since"):
-            found = _check(part, data, events)
-            reasons.update(found.unchecked)
-            equal += found.equal
-            mismatches += found.mismatches
+        for _, alike in _groups(rows, "fingerprint"):
+            feature_set = _set_of(alike)
+            for _, part in _groups(alike, "since"):
+                found = _check(part, feature_set, data, events)
+                reasons.update(found.unchecked)
+                equal += found.equal
+                mismatches += found.mismatches
     unequal, ready = sum(item["rows"] for item in mismatches), frame.height - reasons.total()
     first = min(mismatches, key=lambda item: item["place"], default=None)
     return {
@@ -99,8 +102,8 @@ def _judge(unequal: int, ready: int) -> dict[str, Any]:
     return {"verdict": judged.verdict, "checks": msgspec.to_builtins(judged.checks)}
 
 
-def _groups(frame: pl.DataFrame, *keys: str) -> list[tuple[Any, pl.DataFrame]]:
-    return [(key if len(keys) > 1 else key[0], part) for key, part in frame.group_by(*keys, maintain_order=True)]
+def _groups(frame: pl.DataFrame, key: str) -> list[tuple[Any, pl.DataFrame]]:
+    return [(value, part) for (value,), part in frame.group_by(key, maintain_order=True)]
 
 
 def _events(dataset: Dataset, grid_ns: int) -> Events:
@@ -113,11 +116,13 @@ class _Found(msgspec.Struct):
     mismatches: list[dict[str, Any]] = []
 
 
-def _check(rows: pl.DataFrame, dataset: Dataset | None, events: Events | None) -> _Found:
+def _check(
+    rows: pl.DataFrame, feature_set: FeatureSet | None, dataset: Dataset | None, events: Events | None
+) -> _Found:
     """Check rows of one symbol, one feature set and one start of the executor's state."""
-    since, feature_set = int(rows["since"][0]), _set_of(rows)
+    since = int(rows["since"][0])
     if since == 0:
-        return _Found(Counter(vector=rows.height))
+        return _Found(Counter(no_start=rows.height))
     if feature_set is None:
         return _Found(Counter(other_features=rows.height))
     if dataset is None or events is None or not feature_set.needs <= available(dataset):

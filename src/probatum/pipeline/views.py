@@ -15,7 +15,7 @@ from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.control import KIND as DOCUMENT
 from probatum.pipeline.ports import Record, Sources
 from probatum.pipeline.promotion import ANY_MODEL, LATER, PROOF_KINDS, proofs_of, waiver_of
-from probatum.pipeline.registry import aliases, versions
+from probatum.pipeline.registry import Version, aliases, versions
 from probatum.pipeline.standing import standing
 from probatum.pipeline.summary import (
     JUDGED,
@@ -25,9 +25,9 @@ from probatum.pipeline.summary import (
     columns_of,
     mapping,
     mappings,
-    summarise,
 )
 from probatum.rollout.blockers import WAIVABLE, find_blockers, open_blockers
+from probatum.rollout.machine import TERMINAL
 from probatum.rollout.policy import shipped_policy
 
 Live = Mapping[str, Any]
@@ -56,7 +56,7 @@ def overview(known: Known) -> View:
     chronicle, live = known.chronicle, known.live
     return {
         "controller": live["controller"],
-        "rollout": next(iter(_standings(known)), None),
+        "rollout": next((_standing(known, row["name"]) for row in _rows(known)), None),
         "models": models(known)["models"],
         "blockers": blockers(known)["models"],
         "notices": _notices(chronicle),
@@ -68,11 +68,9 @@ def overview(known: Known) -> View:
 def rollouts(known: Known) -> View:
     """Say where a rollout stands: the one of a name, or the newest; and which others there are."""
     chronicle, live, name = known.chronicle, known.live, known.name
-    found = _standings(known)
-    chosen = next((item for item in found if item["name"] == name), None)
-    if chosen is None and name in chronicle.trails:
-        chosen = _standing(known, name)
-    chosen = chosen or next(iter(found), None)
+    rows = _rows(known)
+    asked = name if name in chronicle.trails else next((row["name"] for row in rows), None)
+    chosen = None if asked is None else _standing(known, asked)
     status = [
         item
         for item in mappings(live["controller"].get("rollouts"))
@@ -83,7 +81,7 @@ def rollouts(known: Known) -> View:
         "rollout": chosen,
         "source": status[0].get("source") if status else None,
         "run": {key: run.body["figures"].get(key) for key in _RUN_SHOWN} if run else None,
-        "others": [{key: item.get(key) for key in ("name", "stage", "share_percent", "verdict", "ts")} for item in found],
+        "others": rows,
         "asked_for": name if name not in ("", *chronicle.trails) else "",
     }  # fmt: skip
 
@@ -116,14 +114,12 @@ def drift(known: Known) -> View:
 def models(known: Known) -> View:
     """Say which artifacts there are, who points at them, and how each was judged; and which retrainings are proposed."""
     chronicle = known.chronicle
-    newest = [record for (kind, _), record in chronicle.newest.items() if kind in MODEL_KINDS]
-    summaries = {item.subject: item for item in summarise(sorted(newest, key=lambda record: record.seq))}
     found = versions(chronicle.registry)[::-1][:MODELS_MAX]
     return {
         "models": [
             {"name": item.name, "digest": item.digest, "aliases": list(item.aliases), "gate": item.verdict,
              "trained": _head(item.record), "target": item.record.body["figures"].get("target"),
-             **(_judged(summaries[item.name]) if item.name in summaries else {})}
+             **_judged(_summary(chronicle, item))}
             for item in found
         ],
         "aliases": aliases(chronicle.registry),
@@ -188,10 +184,14 @@ VIEWS: dict[str, Callable[[Known], View]] = {
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _standings(known: Known) -> list[View]:
-    """Return the newest rollouts, those first that executors follow and that are not over."""
-    found = [_standing(known, name) for name in [*known.chronicle.trails][::-1][:ROLLOUTS_MAX]]
-    return sorted(found, key=lambda item: not item["live"] or item.get("over", False))
+def _rows(known: Known) -> list[View]:
+    """Return the newest rollouts in brief, those first that executors follow and that are not over."""
+    found = []
+    for name in [*known.chronicle.trails][::-1][:ROLLOUTS_MAX]:
+        state = known.chronicle.trails[name].record.body["figures"]["state"]
+        brief = {key: state.get(key) for key in ("stage", "share_percent", "verdict", "ts")}
+        found.append({"name": name, "live": (DOCUMENT, name) in known.chronicle.newest, **brief})
+    return sorted(found, key=lambda row: not row["live"] or row["stage"] in TERMINAL)
 
 
 def _standing(known: Known, name: str) -> View:
@@ -255,6 +255,19 @@ def _drift(record: Record, chronicle: Chronicle) -> View:
     }
 
 
+def _summary(chronicle: Chronicle, version: Version) -> ModelSummary:
+    """Return the newest records about one artifact: of two of one name each keeps its own."""
+    named = {kind: chronicle.newest.get((kind, version.name)) for kind in MODEL_KINDS}
+    proofs = {kind: chronicle.proofs.get((kind, version.digest)) for kind in PROOF_KINDS}
+    about = {
+        kind: record
+        for kind, record in named.items()
+        if record and mapping(record.body["inputs"]).get("artifact") == version.digest
+    }
+    about |= {kind: record for kind, record in proofs.items() if record and kind in MODEL_KINDS}
+    return ModelSummary(version.name, {kind: about[kind] for kind in MODEL_KINDS if kind in about})
+
+
 def _judged(item: ModelSummary) -> View:
     checks = {name: item.check("offline_report", name) for name in ("auc", "precision_at_20")}
     return {
@@ -264,7 +277,6 @@ def _judged(item: ModelSummary) -> View:
         },
         "psi": mapping(item.figures("psi_snapshot").get("overall")).get("psi"),
         "verdicts": {kind: item.verdict(kind) for kind in (*JUDGED, "promote_check") if kind in item.records},
-        "provenance": item.provenance.value,
         "reasons": [msgspec.to_builtins(reason) for reason in item.reasons],
     }
 

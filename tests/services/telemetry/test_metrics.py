@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 
 import pytest
+from tests.conftest import require_service
 
 from probatum.core.errors import ParameterError
 from probatum.services.telemetry.metrics import METRICS, Metric
@@ -64,10 +64,7 @@ def test_a_histogram_without_edges_and_edges_without_a_histogram_are_refused():
 
 def test_promtool_reads_the_text_and_only_minds_the_seeds_own_units():
     """promtool parses the exposition; what it lints is the seed's names, each of which has a conventional twin."""
-    if shutil.which("promtool") is None:
-        if os.environ.get("PROBATUM_REQUIRE_SERVICES") == "1":
-            pytest.fail("promtool is required and not installed")
-        pytest.skip("promtool is not installed")
+    require_service("promtool", shutil.which("promtool"))
     done = subprocess.run(["promtool", "check", "metrics"], input=filled().expose(), capture_output=True, check=False)
     assert done.returncode in (0, 3), done.stderr.decode()
     minded = {line.split()[0] for line in done.stderr.decode().splitlines() if line.strip()}

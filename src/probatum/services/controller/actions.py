@@ -153,13 +153,15 @@ class Desk:
         return {}, lambda: self._run_verify(by)
 
     def _run_verify(self, by: str) -> None:
+        problem = "internal error"
         try:
             findings = verify(self._ledger, self._sources, self).findings
             record_verification(self._ledger, self._sources, findings, by=by)
-            self._board.verifying = None
+            problem = ""
         except ProbatumError as error:
-            self._board.verifying = {"by": by, "done": 0, "total": 0, "problem": error.message}
+            problem = error.message
         finally:
+            self._board.verifying = {"by": by, "done": 0, "total": 0, "problem": problem} if problem else None
             self._verify.release()
 
     def step(self, description: str, done: int, total: int) -> None:  # noqa: ARG002

@@ -61,7 +61,7 @@ class Board:
         self._lock, self._listing = threading.Lock(), threading.Lock()
         self._look: asyncio.Task[None] | None = None
         self._looked, self._read_at = -1e9, None  # type: float, float | None
-        self._problem, self._reading = "", False
+        self._problem, self._reading, self._whole = "", False, False
         self._executors: list[dict[str, Any]] = []
         self._known_jobs: list[dict[str, Any]] = []
         self._asked = -1e9
@@ -81,7 +81,7 @@ class Board:
         """Return how fresh the pages are."""
         age = None if self._read_at is None else monotonic() - self._read_at
         problem = self._problem or ("it does not answer" if age is not None and age > 4 * WAIT_S and self._busy else "")
-        return Status(self.chronicle.seq, problem, age, self._reading and self._read_at is None)
+        return Status(self.chronicle.seq, problem, age, self._reading and not self._whole)
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -94,15 +94,13 @@ class Board:
         """Return a page's view; the same within a second, for as many as ask. Call it in a thread."""
         now_ns = self._clock.now_ns()
         key = (page, name, self.chronicle.seq, now_ns // NS_PER_S)
-        if key not in self._kept:
+        found: dict[str, Any] | None = self._kept.get(key)
+        if found is None:
             live = self._live(page)
             with self._lock:
                 found = VIEWS[page](Known(self.chronicle, self._sources, now_ns, live, name))
-            self._kept[key] = found
-            for old in list(self._kept)[:-KEPT_MAX]:
-                self._kept.pop(old, None)
-        view: dict[str, Any] = self._kept[key]
-        return view
+            self._kept = dict([*list(self._kept.items())[-KEPT_MAX:], (key, found)])
+        return found
 
     def _live(self, page: str) -> dict[str, Any]:
         if page in ("shadow", "overview") and monotonic() - self._asked > SHADOW_S:
@@ -122,7 +120,7 @@ class Board:
         try:
             self._reading = True
             self._read()
-            self._problem, self._read_at = "", monotonic()
+            self._problem, self._read_at, self._whole = "", monotonic(), True
         except ProbatumError as error:
             self._problem = error.message
         except Exception as error:
@@ -149,4 +147,5 @@ class Board:
             with self._lock:
                 for record in batch:
                     known.take(record)
+            self._read_at = monotonic()
             batch = list(islice(records, BATCH))

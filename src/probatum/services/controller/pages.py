@@ -45,7 +45,7 @@ def _rollout(view: Mapping[str, Any]) -> dict[str, Any]:
     if not found or found["problem"]:
         return {}
     charts: dict[str, Any] = {"run": list(rollout_tables("canary_run", run)) if run else []}
-    if len(found["trail"]["t_s"]) > 1:
+    if found["started"] and len(found["trail"]["t_s"]) > 1:
         charts |= {"share": share_chart(found), "rates": rate_chart(found)}
     return charts
 

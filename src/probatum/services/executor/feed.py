@@ -9,22 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
-from itertools import accumulate
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from probatum.core.clock import NS_PER_MINUTE, NS_PER_S, Clock
 from probatum.core.errors import DataError, ParameterError, StorageError
-from probatum.market.events import QUOTE, TIMER, TRADE
 from probatum.market.ticks import Tick
 from probatum.monitoring.feed import FeedMonitor, Finding
 from probatum.pipeline.feeding import Intake
 from probatum.pipeline.ports import Feed, TickSink
+from probatum.services.executor.book import Book
 from probatum.services.executor.decide import Executor, State
 from probatum.services.executor.schema import DecisionRequest
-from probatum.services.http import RequestError
 from probatum.services.telemetry import metrics
 from probatum.services.telemetry.registry import Registry
 
@@ -80,7 +78,7 @@ class FeedDriver:
         self._feed, self._executor, self._clock, self.log = feed, executor, clock, log
         self._intake = Intake(feed, self.monitor, clock, tell, log=log, use=self._use)
         minutes = served.memory_minutes if served.memory_minutes > 1 else 0  # the book's minute comes soon enough
-        self._books = {symbol: _Book(symbol, new_state, minutes, self.dropped) for symbol in feed.symbols}
+        self._books = {symbol: Book(symbol, new_state, minutes, self.dropped) for symbol in feed.symbols}
         self._tasks: list[asyncio.Task[None]] = []
         self._meters = _Meters(registry, self)
 
@@ -107,7 +105,7 @@ class FeedDriver:
             return
         book.pending.append(tick)
 
-    async def _keep_warm(self, book: _Book) -> None:
+    async def _keep_warm(self, book: Book) -> None:
         state = self.monitor.states[book.symbol]
         while True:
             broken_ns, now_ns = max(state.broken_ns, book.broken_ns), self._clock.now_ns()
@@ -119,7 +117,7 @@ class FeedDriver:
                 await asyncio.sleep(self.settings.retry_s)
             await asyncio.sleep(0.1)
 
-    async def _warm(self, book: _Book, now_ns: int, broken_ns: int) -> None:
+    async def _warm(self, book: Book, now_ns: int, broken_ns: int) -> None:
         bars = await self._feed.bars(book.symbol, book.minutes) if book.minutes else []
         if not book.warm(bars, now_ns, broken_ns):
             return
@@ -140,10 +138,11 @@ class FeedDriver:
                 is_last = due + grid_ns + self.settings.hold_ns > now_ns
                 await asyncio.gather(*(self._step(book, due, is_last) for book in self._books.values()))
 
-    async def _step(self, book: _Book, due: int, is_last: bool) -> None:
+    async def _step(self, book: Book, due: int, is_last: bool) -> None:
         watched = self.monitor.states[book.symbol]
         # Where this clock is ahead of the exchange's by more than the hold covers, its instants are over later.
         late_ns = max(0, watched.delay_ns - self.settings.hold_ns // 2)
+        before_ns = book.applied_ns
         ready = book.advance((due - late_ns) // self.settings.grid_ns * self.settings.grid_ns)
         reason = self.monitor.abstains(book.symbol) or book.lacks(max(watched.broken_ns, book.broken_ns))
         if book.state is not None:
@@ -154,119 +153,17 @@ class FeedDriver:
             return
         if reason is not None or not ready:
             self._meters.abstained(book.symbol, reason or "warming_up")
-            return
-        try:
-            await self._executor.decide(DecisionRequest(symbol=book.symbol, strategy=STRATEGY))
-        except RequestError:
-            _log.exception("%s: no decision", book.symbol)
+        elif book.applied_ns > before_ns:  # one decision for each instant
+            try:
+                await self._executor.decide(DecisionRequest(symbol=book.symbol, strategy=STRATEGY))
+            except Exception:  # one decision that fails must not end them all
+                _log.exception("%s: no decision", book.symbol)
 
-    def _label(self, book: _Book, ts: int, mid: float) -> None:
+    def _label(self, book: Book, ts: int, mid: float) -> None:
         # A row that was abstained from is left out: labels across it would be guesses. Bars may fill it in later.
         if self._executor.outcomes is not None and ts > book.labelled_ns:
             self._executor.outcomes.row(book.symbol, ts, mid)
             book.labelled_ns = ts
-
-
-class _Book:
-    """Hold one symbol's features, the ticks that wait, and since when its history is whole."""
-
-    def __init__(self, symbol: str, new_state: Callable[[], State], minutes: int, dropped: Counter[str]) -> None:
-        self.symbol, self.minutes = symbol, minutes
-        self.pending: list[Tick] = []
-        self.state: State | None = None
-        self.applied_ns = self.broken_ns = self.labelled_ns = 0
-        self._first_ns = 0  # the first tick since the features began
-        self._new_state, self._dropped = new_state, dropped
-        self._warmed_ns = self._bars_ns = 0  # the break after which it was warmed up last, and the bars' end
-        self._whole_ns = 0  # the end of the minute that was begun in the middle; 0 where that was mended
-        self._quoted = self._is_ready = self._local = False
-
-    @property
-    def since_ns(self) -> int:
-        """Return since when ticks alone explain the features; 0 while they still remember bars."""
-        remembers = self._bars_ns and self.applied_ns < self._first_ns + self.minutes * NS_PER_MINUTE
-        return 0 if remembers else self._first_ns
-
-    def is_due(self, broken_ns: int, now_ns: int) -> bool:
-        """Say whether to warm up: after each break, and when the minute that it spoilt is over."""
-        return broken_ns > self._warmed_ns or bool(self._whole_ns and now_ns > self._whole_ns)
-
-    def lacks(self, broken_ns: int) -> str | None:
-        """Return why the features are not whole now."""
-        if self.state is None:
-            return "warming_up"
-        spoilt = self._whole_ns and self.applied_ns >= self._whole_ns
-        return "gap" if broken_ns > self._warmed_ns or spoilt else None
-
-    def warm(self, bars: list[Tick], now_ns: int, broken_ns: int) -> bool:
-        """Begin anew from closed bars; False where they do not reach the last closed minute yet."""
-        minute_ns = now_ns // NS_PER_MINUTE * NS_PER_MINUTE
-        if self.minutes and bars and (bars[-1].ts_event or 0) < minute_ns:
-            return False
-        state, ready, last_ns = self._new_state(), False, 0
-        for bar in bars:
-            last_ns = bar.ts_event or 0
-            for kind, a, b in ((QUOTE, bar.a, bar.a), (TRADE, bar.a, bar.c), (TIMER, 0.0, 0.0)):
-                ready = state.update(last_ns, kind, a, b, 0.0, 0.0)
-        mended = bool(self._whole_ns) and broken_ns <= self._warmed_ns
-        self._whole_ns = 0 if mended or not bars else minute_ns + NS_PER_MINUTE
-        self._warmed_ns, self.applied_ns, self._bars_ns = broken_ns, last_ns, last_ns
-        self.state, self._is_ready, self._quoted, self._first_ns = state, ready, False, 0
-        return True
-
-    def advance(self, until_ns: int) -> bool:
-        """Apply the ticks up to a time and a timer at it; say whether the vector is ready.
-
-        At the end of a spoilt minute ticks wait: the features begin anew from the bars that close it.
-        """
-        until_ns = min(until_ns, self._whole_ns or until_ns)
-        if self.state is None or until_ns <= self.applied_ns:
-            return self._is_ready and self._quoted
-        due, self.pending = self._due(until_ns)
-        for ts, kind, tick in due:
-            if ts <= self.applied_ns:
-                self._too_late(ts, tick)
-                continue
-            self._update(ts, kind, (tick.a, tick.b, tick.c, tick.d))
-            self._first_ns = self._first_ns or ts
-            self._quoted |= kind == QUOTE
-        if self._first_ns or self._bars_ns:  # before the first tick there is no time to keep
-            self._update(until_ns, TIMER, (0.0, 0.0, 0.0, 0.0))
-        self.applied_ns = until_ns
-        return self._is_ready and self._quoted
-
-    def _too_late(self, ts: int, tick: Tick) -> None:
-        if ts > self._bars_ns:  # else it is in a bar
-            self._dropped["late"] += 1
-            if tick.kind == TRADE:  # its minute's volume lacks it
-                self.broken_ns = max(self.broken_ns, tick.ts_recv)
-
-    def _update(self, ts: int, kind: int, values: tuple[float, float, float, float]) -> None:
-        assert self.state is not None
-        try:
-            self._is_ready = self.state.update(ts, kind, *values)
-        except DataError:
-            self._dropped["refused"] += 1
-
-    def _due(self, until_ns: int) -> tuple[list[tuple[int, int, Tick]], list[Tick]]:
-        self._local = self._local or any(tick.kind == QUOTE and tick.ts_event is None for tick in self.pending)
-        timed = sorted(_timed(self.pending, self._local), key=lambda item: (item[0], item[1], item[2].number or 0))
-        first_later = next((i for i, item in enumerate(timed) if item[0] > until_ns), len(timed))
-        return timed[:first_later], [tick for _, _, tick in timed[first_later:]]
-
-
-def _timed(ticks: Iterable[Tick], local: bool) -> list[tuple[int, int, Tick]]:
-    """Return (event time, kind, tick). By the local clock a tick is no later than those with higher numbers."""
-    if not local:
-        return [(tick.ts_event or tick.ts_recv, tick.kind, tick) for tick in ticks]
-    found: list[tuple[int, int, Tick]] = []
-    for kind in (QUOTE, TRADE):
-        backwards = sorted(
-            (tick for tick in ticks if tick.kind == kind), key=lambda t: (t.number or 0, t.ts_recv), reverse=True
-        )
-        earliest = accumulate((tick.ts_recv for tick in backwards), min)
-        found += zip(earliest, [kind] * len(backwards), backwards, strict=True)
-    return found
 
 
 class _Meters:
