@@ -253,6 +253,9 @@ def test_judging_again_is_no_laxer() -> None:
     digest, champion = record.body["inputs"]["artifact"], None
     by_hand = run_gate(sources.ledger, sources, digest, champion=champion)
     assert by_hand.body["inputs"]["alpha"] == ALPHA_EACH
+    for alpha in (0.0, 0.06, float("nan")):
+        with pytest.raises(ParameterError, match="alpha must be"):
+            run_gate(sources.ledger, sources, digest, alpha=alpha)
     assert by_hand.hash in {item["gate"] for item in record.body["inputs"]["candidates"]}
 
 
@@ -302,6 +305,8 @@ def test_forged_attempts_do_not_verify() -> None:
         ({"candidates": lenient}, "rests on a gate at alpha 0.05"),
         ({"artifact": worse}, "not the best on the validation part"),
         ({"previous": late.hash}, "is number 15 of at most 14"),
+        ({"holdout": gate.hash}, "rests on the drift of another model"),
+        ({"data": gate.hash}, "rests on data that did not pass"),
         ({"holdout": "0" * 64}, "names a record that the ledger does not hold"),
         ({"proposal": record.hash, "previous": record.hash}, "is of another proposal"),
     )

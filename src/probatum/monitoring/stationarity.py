@@ -85,6 +85,8 @@ def _is_foretold(values: NDArray[np.float64]) -> bool:
     """
     middle = values[1:-1]
     large = np.abs(middle) > 0.01 * np.abs(middle).max()
+    if not large.any():
+        return False
     ratio = ((values[2:] + values[:-2])[large]) / middle[large]
     return bool(np.quantile(np.abs(ratio - np.median(ratio)), 0.99) < 1e-6)
 

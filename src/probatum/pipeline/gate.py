@@ -64,13 +64,15 @@ def run_gate(
     """
     if cost_bp is not None and not 0.0 <= cost_bp < _BP:
         raise ParameterError("cost_bp", "a number of basis points in [0, 10000)", cost_bp)
+    if not 0.0 < alpha <= ALPHA:
+        raise ParameterError("alpha", f"a number in (0, {ALPHA}]", alpha)
     artifact = load_artifact(sources, digest)
     rival = None if champion in (None, digest) else load_artifact(sources, str(champion))
     rival = rival if rival is not None and rival.target == artifact.target else None
     pairs = zip(artifact.data.symbols, artifact.data.sha256, strict=True)
     datasets = [sources.datasets.load(symbol, sha256) for symbol, sha256 in pairs]
     earlier = [r.body["inputs"] for r in ledger.records(kind="offline_report", subject=artifact.name)]
-    alpha = min(alpha, *(given["alpha"] for given in earlier if given["artifact"] == digest), ALPHA)
+    alpha = min([alpha, *(given["alpha"] for given in earlier if given["artifact"] == digest)])
     inputs = {
         "artifact": digest,
         "predictions": sources.blobs.put("predictions", predict_test(artifact, datasets, rival, progress)),

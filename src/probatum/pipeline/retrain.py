@@ -18,12 +18,14 @@ from probatum.core.clock import NS_PER_DAY, NS_PER_S, format_utc, parse_utc
 from probatum.core.errors import BlockedError, DataError, InputError, IntegrityError, ParameterError
 from probatum.core.verdict import Provenance, Verdict
 from probatum.pipeline.canary import make_plan, rate_of
+from probatum.pipeline.drift import KIND as DRIFT
 from probatum.pipeline.drift import TEST, snapshot
 from probatum.pipeline.evidence import prove_once
 from probatum.pipeline.gate import run_gate
 from probatum.pipeline.ports import Ledger, Progress, Record, Sources
 from probatum.pipeline.proposals import ATTEMPT, OPEN, Proposal, proposals
 from probatum.pipeline.registry import CHALLENGER, CHAMPION, aliases, load_artifact, move_alias
+from probatum.pipeline.retrain_data import KIND as DATA
 from probatum.pipeline.retrain_data import check_data
 from probatum.pipeline.rollout import read_plan
 from probatum.pipeline.summary import reasons_of
@@ -189,7 +191,7 @@ def figures(inputs: dict[str, Any], sources: Sources) -> dict[str, Any]:
     proposal, data, holdout = (_named(known, inputs[name]) for name in ("proposal", "data", "holdout"))
     pairs = [(_named(known, item["train"]), _named(known, item["gate"])) for item in inputs["candidates"]]
     number = _number(known, inputs)
-    _require_fair(inputs, pairs, data, number)
+    _require_fair(inputs, pairs, data, holdout, number)
     gate = next(gate for _, gate in pairs if gate.body["inputs"]["artifact"] == inputs["artifact"])
     found, drift = gate.body["figures"], holdout.body["figures"]
     plan = read_plan(sources, inputs["rollout_plan"])
@@ -229,18 +231,24 @@ def _number(known: dict[str, Record], inputs: dict[str, Any]) -> int:
     return int(previous.body["figures"]["number"]) + 1
 
 
-def _require_fair(inputs: dict[str, Any], pairs: list[tuple[Record, Record]], data: Record, number: int) -> None:
+def _require_fair(
+    inputs: dict[str, Any], pairs: list[tuple[Record, Record]], data: Record, holdout: Record, number: int
+) -> None:
     if number > RETRAIN_ATTEMPTS_MAX:
         raise IntegrityError(ATTEMPT, f"is number {number} of at most {RETRAIN_ATTEMPTS_MAX}: its alpha is spent")
-    if data.body["figures"]["verdict"] != "PASS":
+    if data.kind != DATA or data.body["figures"]["verdict"] != "PASS":
         raise IntegrityError(ATTEMPT, f"rests on data that did not pass, record {data.seq}")
     for trained, gate in pairs:
+        if trained.body["inputs"]["datasets"] != data.body["inputs"]["datasets"]:
+            raise IntegrityError(ATTEMPT, f"rests on a training on data that were not checked, record {trained.seq}")
         if gate.body["inputs"]["alpha"] > ALPHA_EACH:
             raise IntegrityError(ATTEMPT, f"rests on a gate at alpha {gate.body['inputs']['alpha']}, record {gate.seq}")
         if gate.body["inputs"]["artifact"] != trained.body["figures"]["artifact"]:
             raise IntegrityError(ATTEMPT, f"rests on a gate of another model, record {gate.seq}")
     if _chosen([trained for trained, _ in pairs]).body["figures"]["artifact"] != inputs["artifact"]:
         raise IntegrityError(ATTEMPT, "is about a candidate that was not the best on the validation part")
+    if (holdout.kind, holdout.body["inputs"].get("artifact")) != (DRIFT, inputs["artifact"]):
+        raise IntegrityError(ATTEMPT, f"rests on the drift of another model, record {holdout.seq}")
 
 
 def _candidate(trained: Record, gate: Record, chosen: str) -> dict[str, Any]:

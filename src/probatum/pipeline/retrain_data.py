@@ -115,7 +115,7 @@ def _measure(dataset: Dataset) -> dict[str, Measurement]:
     unexplained = sum(gap.reason is None for gap in gaps(dataset))
     found = {
         "days": Measurement.counted(minutes / 1_440, minutes),
-        "incomplete": Measurement.counted(1.0 - have / expected, expected),
+        "incomplete": Measurement.counted(1.0 - have / expected if expected else 1.0, expected),
         "gaps_unexplained": Measurement.counted(float(unexplained), expected),
     }
     skews = [skew for frame in dataset.frames.values() if (skew := clock_skew_ms(frame)) is not None]
