@@ -101,7 +101,7 @@ def test_what_cannot_be_checked_is_counted_by_reason(made: tuple[Bench, Replayed
         as_of=pl.when(at.is_between(16, 26)).then(pl.col("as_of") + 1).otherwise("as_of"),
     )
     found = prove(place, frame)
-    counted = {"vector": 3, "other_features": 5, "no_data": 7, "no_row": 11}
+    counted = {"no_start": 3, "other_features": 5, "no_data": 7, "no_row": 11}
     assert found["reasons"] == dict.fromkeys(REASONS, 0) | counted
     assert found["unchecked"] == 26
     assert found["equal"] == found["ready"] == frame.height - 26

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from probatum.adapters.importers.ws import RAW_SCHEMA, tick_frames
+from probatum.adapters.importers.ws import KINDS, RAW_SCHEMA, tick_frames
 from probatum.adapters.journal import LogSettings, ParquetLog
 from probatum.adapters.store import PROVENANCE_KEY
 from probatum.core.canonical import sha256_hex
@@ -22,7 +22,7 @@ from probatum.core.clock import Clock
 from probatum.core.errors import DataError, IntegrityError
 from probatum.core.verdict import Provenance
 from probatum.market.calendar import CALENDARS
-from probatum.market.events import BAR, QUOTE, TRADE
+from probatum.market.events import BAR
 from probatum.market.quality import Recording, SourceFile
 from probatum.market.ticks import Tick
 from probatum.monitoring.feed import Finding
@@ -99,8 +99,7 @@ def read_recorded(folder: Path, symbol: str) -> Recording:
     if not parts:
         raise DataError("nothing was recorded of this symbol", file=folder, field="symbol", value=symbol)
     ticks, merged = _without_copies(pl.concat(parts))
-    kinds = {"quotes": QUOTE, "trades": TRADE}
-    raw = {kind: ticks.filter(pl.col("kind") == code).select(*RAW_SCHEMA, "source") for kind, code in kinds.items()}
+    raw = {kind: ticks.filter(pl.col("kind") == code).select(*RAW_SCHEMA, "source") for kind, code in KINDS.items()}
     frames, decisions = tick_frames({kind: frame for kind, frame in raw.items() if frame.height})
     bars = ticks.filter(pl.col("kind") == BAR).height
     return Recording(

@@ -62,7 +62,7 @@ class DecisionRow(msgspec.Struct, array_like=True, gc=False):
     """Hold one decision from the moment it is made until it is logged; the mutable part is filled in when it is known.
 
     ``ts`` is when it was made and ``as_of`` the time of the newest market event behind it (int ns UTC, 0 unknown);
-    ``since`` is the first event of the features' state (0: the caller's own vector), ``due_ns`` the monotonic time at which
+    ``since`` is the first event of the features' state (0: the caller's own vector, or warm-up bars), ``due_ns`` the monotonic time at which
     its call was due, ``model`` the beginning of the digest of the model on trial ("": not known).
     """
 

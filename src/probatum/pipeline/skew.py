@@ -29,9 +29,10 @@ from probatum.rollout.criteria import SKEW_CRITERIA, Measurement, assess
 
 KIND = "skew"
 
-REASONS = ("vector", "other_features", "no_data", "no_history", "no_row", "not_ready")
-"""Why a row is not checked: its vector was the caller's own; this version has no such feature set; no data of the symbol; the data
-begin after the executor's, and the features still remember that; no event at that time; not ready in batch."""
+REASONS = ("no_start", "other_features", "no_data", "no_history", "no_row", "not_ready")
+"""Why a row is not checked: its vector was the caller's own, or the features still remembered warm-up bars; this version has
+no such feature set; no data of the symbol; the data begin after the executor's, and the features still remember that; no event
+at that time; not ready in batch."""
 
 
 def prove_skew(
@@ -121,7 +122,7 @@ def _check(
     """Check rows of one symbol, one feature set and one start of the executor's state."""
     since = int(rows["since"][0])
     if since == 0:
-        return _Found(Counter(vector=rows.height))
+        return _Found(Counter(no_start=rows.height))
     if feature_set is None:
         return _Found(Counter(other_features=rows.height))
     if dataset is None or events is None or not feature_set.needs <= available(dataset):

@@ -55,7 +55,7 @@ OTHER_STREAMS = frozenset({"aggTrade", "depth", "depth5", "depth10", "depth20", 
 _QUOTE = ("bid", "ask", "bid_size", "ask_size")
 _TRADE = ("price", "size", "side")
 _NAMES = {"quotes": _QUOTE, "trades": _TRADE}
-_KINDS = {"quotes": QUOTE, "trades": TRADE}
+KINDS = {"quotes": QUOTE, "trades": TRADE}
 _message = msgspec.json.Decoder(_Message).decode
 _ticker = msgspec.json.Decoder(_Ticker, strict=False).decode
 _trade = msgspec.json.Decoder(_Trade, strict=False).decode
@@ -133,7 +133,7 @@ def read_ws(paths: Sequence[Path], options: Options) -> Recording:
     for text in texts:
         captures.append(_Capture())
         captures[-1].read(text, options.symbol)
-    frames = {kind: [_frame(item.rows[kind]).with_columns(source=i) for i, item in enumerate(captures)] for kind in _KINDS}  # fmt: skip
+    frames = {kind: [_frame(item.rows[kind]).with_columns(source=i) for i, item in enumerate(captures)] for kind in KINDS}  # fmt: skip
     raw = {kind: pl.concat(parts) for kind, parts in frames.items()}
     made, decisions = tick_frames({kind: frame for kind, frame in raw.items() if frame.height})
     return Recording(
