@@ -41,7 +41,7 @@ class Server:
         with (folder / "log").open("wb") as log:
             environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
-        for _ in range(600):
+        for _ in range(2400):  # it imports for half a minute where much else runs
             assert self._process.poll() is None, (folder / "log").read_text()
             with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=2):
                 return
