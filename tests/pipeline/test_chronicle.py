@@ -18,6 +18,7 @@ LIVE = {
     "executors": [],
     "jobs": [],
     "verifying": None,
+    "retraining": None,
 }
 
 

@@ -16,7 +16,6 @@ from probatum.core.errors import ParameterError
 
 if TYPE_CHECKING:
     from probatum.pipeline.ports import Record
-    from probatum.pipeline.proposals import Proposal
     from probatum.pipeline.retrain import Outcome
     from probatum.pipeline.retrain_replay import Day
 
@@ -55,7 +54,7 @@ def propose(model: str, reason: str, workspace: Path, output: str) -> None:
       probatum retrain propose champion --reason "fees have changed"
     """
     from probatum.cli.evidence import export_evidence
-    from probatum.pipeline.proposals import ask, proposals
+    from probatum.pipeline.proposals import ask, describe, proposals
     from probatum.pipeline.registry import resolve
 
     space = Workspace(workspace)
@@ -64,7 +63,7 @@ def propose(model: str, reason: str, workspace: Path, output: str) -> None:
     export_evidence(space)
     found = next(item for item in proposals(space.ledger.records()) if item.record.hash == record.hash)
     if output == "json":
-        print_json(_as_json(found))
+        print_json(describe(found))
         return
     click.echo(f"proposal {record.hash[:12]} is {found.state}: {record.body['figures']['reason']}")
 
@@ -80,10 +79,10 @@ def list_proposals(workspace: Path, output: str) -> None:
       probatum retrain ls
       probatum retrain ls -o json
     """
-    from probatum.pipeline.proposals import proposals
+    from probatum.pipeline.proposals import describe, proposals
     from probatum.rollout.criteria import RETRAIN_ATTEMPTS_MAX
 
-    found = [_as_json(item) for item in proposals(Workspace(workspace).ledger.records())]
+    found = [describe(item) for item in proposals(Workspace(workspace).ledger.records())]
     if output == "json":
         print_json(found)
         return
@@ -215,23 +214,6 @@ def _prove_challenger(space: Workspace, day: Day, bars: Any) -> list[Record]:
     drift = snapshot(space.ledger, space, model, progress=bars)
     now_ns, policy = space.clock.now_ns(), shipped_policy("default")
     return [*known, drift, check_promotion(space.ledger, space, model, policy=policy, now_ns=now_ns, asked_by=DEMO)]
-
-
-def _as_json(proposal: Proposal) -> dict[str, Any]:
-    found = proposal.record.body["figures"]
-    return {
-        "proposal": proposal.record.hash,
-        "model": proposal.record.subject,
-        "artifact": proposal.model,
-        "trigger": proposal.record.body["inputs"]["trigger"],
-        "opened": proposal.record.body["inputs"]["now"],
-        "state": proposal.state,
-        "reason": found["reason"],
-        "attempts": [
-            {"record": item.hash, "number": item.body["figures"]["number"], "verdict": item.body["figures"]["verdict"]}
-            for item in proposal.attempts
-        ],
-    }
 
 
 def _print_outcome(outcome: Outcome) -> None:

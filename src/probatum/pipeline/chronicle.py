@@ -25,7 +25,7 @@ SNAPSHOTS_MAX = 24 * 14
 SAID_MAX = 30
 RECENT_MAX = 50
 NEWEST_MAX = 2_000
-REGISTRY = ("train", "offline_report", "alias", "waiver")
+REGISTRY = ("train", "offline_report", "alias", "waiver", "retrain_proposal", "retrain_attempt")
 """Kinds of which every record says where the registry stands."""
 NOTICES = ("alert", "retrain_proposal")
 K = TypeVar("K")

@@ -54,6 +54,24 @@ def proposals(records: Iterable[Record]) -> list[Proposal]:
     return [Proposal(item, tuple(made[item.hash]), _state(made[item.hash], challenger)) for item in asked]
 
 
+def describe(proposal: Proposal) -> dict[str, Any]:
+    """Return a proposal as people and programs are shown it, JSON-safe."""
+    inputs, found = proposal.record.body["inputs"], proposal.record.body["figures"]
+    return {
+        "proposal": proposal.record.hash,
+        "model": proposal.record.subject,
+        "artifact": proposal.model,
+        "trigger": inputs["trigger"],
+        "opened": inputs["now"],
+        "state": proposal.state,
+        "reason": found["reason"],
+        "attempts": [
+            {"record": item.hash, "number": item.body["figures"]["number"], "verdict": item.body["figures"]["verdict"]}
+            for item in proposal.attempts
+        ],
+    }
+
+
 def _state(attempts: list[Record], challenger: str | None) -> State:
     passed = [item.body["inputs"]["artifact"] for item in attempts if item.body["figures"]["verdict"] == "PASS"]
     if passed:

@@ -1,6 +1,6 @@
 """Say what each page of the dashboard says, as JSON-safe data: pure functions of what is remembered of the ledger and of what is live.
 
-``live`` holds what no ledger says: ``controller`` (its status), ``executors`` (what each answers), ``jobs``, ``verifying``.
+``live`` holds what no ledger says: ``controller`` (its status), ``executors`` (what each answers), ``jobs``, ``verifying``, ``retraining``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from probatum.pipeline.control import KIND as DOCUMENT
 from probatum.pipeline.heard import compared, executors_of, merge
 from probatum.pipeline.ports import Record, Sources
 from probatum.pipeline.promotion import ANY_MODEL, LATER, PROOF_KINDS, proofs_of, waiver_of
+from probatum.pipeline.proposals import describe, proposals
 from probatum.pipeline.registry import Version, aliases, versions
 from probatum.pipeline.standing import standing
 from probatum.pipeline.summary import (
@@ -28,6 +29,7 @@ from probatum.pipeline.summary import (
     mappings,
 )
 from probatum.rollout.blockers import WAIVABLE, find_blockers, open_blockers
+from probatum.rollout.criteria import RETRAIN_ATTEMPTS_MAX
 from probatum.rollout.machine import TERMINAL
 from probatum.rollout.policy import shipped_policy
 
@@ -124,7 +126,9 @@ def models(known: Known) -> View:
             for item in found
         ],
         "aliases": aliases(chronicle.registry),
-        "proposals": [_notice(record) for record in chronicle.notices if record.kind == "retrain_proposal"][::-1],
+        "proposals": [describe(item) for item in reversed(proposals(chronicle.registry))][:MODELS_MAX],
+        "attempts_max": RETRAIN_ATTEMPTS_MAX,
+        "retraining": known.live["retraining"],
     }  # fmt: skip
 
 

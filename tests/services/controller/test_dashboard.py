@@ -21,6 +21,7 @@ from probatum.core.canonical import sha256_hex
 from probatum.core.clock import SystemClock, VirtualClock
 from probatum.core.errors import StorageError
 from probatum.core.verdict import Provenance
+from probatum.pipeline.training import TrainingPlan, train
 from probatum.pipeline.views import VIEWS
 from probatum.rollout.machine import Stage
 from probatum.services.auth import Role, read_tokens
@@ -28,6 +29,7 @@ from probatum.services.controller import board as boards
 from probatum.services.controller import dashboard as dashboards
 from probatum.services.controller.board import Board
 from probatum.testing.fakes import MemoryLedger, MemorySources
+from probatum.testing.models import toy_dataset
 
 ACTS = {
     "pause": (Role.OPERATE, {"rollout": "r"}),
@@ -36,6 +38,8 @@ ACTS = {
     "confirm": (Role.APPROVE, {"rollout": "r", "phrase": "ONAY: yes"}),
     "waive": (Role.APPROVE, {"model": "v1.8-b0", "blocker": "drill", "reason": "x"}),
     "verify": (Role.OPERATE, {}),
+    "propose": (Role.OPERATE, {"model": "v1.8-b0", "reason": "x"}),
+    "retrain": (Role.OPERATE, {"proposal": "0" * 16}),
 }
 
 
@@ -182,15 +186,39 @@ def test_an_abort_is_on_disk_when_it_returns(site: Site) -> None:
 def test_verify_now(site: Site) -> None:
     """It is recorded who asked and that nothing was found; a second one meanwhile is refused."""
     site.running("r")
-    site.desk._verify.acquire()
+    site.board.verifying.begin("vera")
     assert httpx.post(site.url + "/actions/verify", json={}, headers=bearer("drive")).status_code == 409
-    site.desk._verify.release()
+    site.board.verifying.run(lambda: None)
     assert httpx.post(site.url + "/actions/verify", json={}, headers=bearer("drive")).status_code == 202
     view = _until(site, "evidence", lambda view: view["verified"] is not None)
     assert view["verified"]["verdict"] == "PASS"
     (record,) = site.space.ledger.records(kind="verification")
     assert record.body["inputs"]["by"] == "olga"
-    assert site.board.verifying is None
+    assert site.board.verifying.state is None
+
+
+def test_a_retraining_is_proposed_and_attempted(site: Site) -> None:
+    """A proposal bears its asker's words and name; an attempt runs behind its button, one at a time, and says why it could not."""
+    site.space.datasets.save(toy_dataset(days=5))
+    plan = TrainingPlan(symbols=("TOY",), set="v1.8.1", target="direction@60s", model="logistic", name="toy")
+    model = train(site.space.ledger, site.space, plan).digest
+    _until(site, "models", lambda view: view["models"])
+    asked = httpx.post(site.url + "/actions/propose", json={"model": "toy", "reason": "why"}, headers=bearer("drive"))
+    (proposal,) = _until(site, "models", lambda view: view["proposals"])["proposals"]
+    assert (proposal["proposal"], proposal["artifact"], proposal["state"]) == (asked.json()["proposal"], model, "open")
+    (request,) = site.space.ledger.records(kind="retrain_request")
+    assert request.body["inputs"]["reason"] == "olga: why"
+    body = {"proposal": proposal["proposal"]}
+    site.board.retraining.begin("vera")
+    assert httpx.post(site.url + "/actions/retrain", json=body, headers=bearer("drive")).status_code == 409
+    site.board.retraining.run(lambda: None)
+    assert httpx.post(site.url + "/actions/retrain", json=body, headers=bearer("drive")).status_code == 202
+    said = _until(site, "models", lambda view: (view["retraining"] or {}).get("problem"), 60)["retraining"]
+    assert said["by"] == "olga"
+    assert "the data allow no attempt" in said["problem"]
+    assert "of the 20,160 observations needed" in said["problem"]  # 14 days of minutes
+    assert len(list(site.space.ledger.records(kind="retrain_data"))) == 1
+    assert "The last attempt ended" in httpx.get(site.url + "/models").text
 
 
 def _until(site: Site, page: str, wanted: Any, seconds: float = 15.0) -> Any:

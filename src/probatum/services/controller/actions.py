@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,17 +20,21 @@ from probatum.pipeline.control import KIND as DOCUMENT
 from probatum.pipeline.operate import ACTS, act, confirm, stop_now
 from probatum.pipeline.ports import Ledger, Sources
 from probatum.pipeline.promotion import record_verification, waive
+from probatum.pipeline.proposals import ask
 from probatum.pipeline.registry import resolve
+from probatum.pipeline.retrain import choose_proposal, run_retrain
 from probatum.pipeline.rollout import Effects, Rollout, carry_out
 from probatum.pipeline.verify import verify
 from probatum.services.auth import Role, Tokens
 from probatum.services.controller.board import Board
+from probatum.services.controller.work import LongWork
 from probatum.services.engine.decode import Decoder
 from probatum.services.http import RequestError, read_body, require_json
 
 BODY_MAX = 8_192
 _Name = Annotated[str, Meta(min_length=1, max_length=200)]
 _Text = Annotated[str, Meta(max_length=500)]
+LONG = ("verify", "retrain")
 _log = logging.getLogger("probatum.dashboard")
 
 
@@ -62,6 +65,19 @@ class Verify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Recompute every figure in the chain."""
 
 
+class Propose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ask for a successor of a model (name, alias or digest)."""
+
+    model: _Name
+    reason: Annotated[str, Meta(min_length=1, max_length=120)]
+
+
+class Retrain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Make one attempt on a proposal (hash)."""
+
+    proposal: Annotated[str, Meta(min_length=8, max_length=64)]
+
+
 class Desk:
     """Take what people ask. Everything that reads or writes runs in a thread; evidence is written after the reply."""
 
@@ -70,8 +86,6 @@ class Desk:
     ) -> None:
         self._board, self._ledger, self._sources, self._clock = board, ledger, sources, clock
         self._effects, self._tokens = effects, tokens
-        self._verify = threading.Lock()
-        self._stopped = False
 
     @property
     def routes(self) -> list[Route]:
@@ -81,12 +95,15 @@ class Desk:
             ("confirm", Role.APPROVE, Confirm, self._confirm),
             ("waive", Role.APPROVE, Waive, self._waive),
             ("verify", Role.OPERATE, Verify, self._begin_verify),
+            ("propose", Role.OPERATE, Propose, self._propose),
+            ("retrain", Role.OPERATE, Retrain, self._begin_retrain),
         ]
         return [Route(f"/actions/{verb}", self._endpoint(verb, *rest), methods=["POST"]) for verb, *rest in acts]
 
     def stop(self) -> None:
-        """Let a verification that runs give up."""
-        self._stopped = True
+        """Let what runs long give up."""
+        for work in (self._board.verifying, self._board.retraining):
+            work.stop()
 
     def _endpoint(self, verb: str, role: Any, schema: Any, do: Any) -> Callable[[Request], Any]:
         decode = Decoder(schema)
@@ -104,7 +121,7 @@ class Desk:
                 raise RequestError(503, error.message) from None
             task = BackgroundTask(after) if after else None
             answer = msgspec.json.encode({"done": verb, "by": by, **said})
-            return Response(answer, 202 if verb == "verify" else 200, media_type="application/json", background=task)
+            return Response(answer, 202 if verb in LONG else 200, media_type="application/json", background=task)
 
         return endpoint
 
@@ -147,29 +164,32 @@ class Desk:
         return {"model": record.subject, "blocker": asked.blocker, "seq": record.seq}, None
 
     def _begin_verify(self, asked: Verify, verb: str, by: str) -> Done:  # noqa: ARG002
-        if not self._verify.acquire(blocking=False):
-            raise RequestError(409, "a verification is under way")
-        self._board.verifying = {"by": by, "done": 0, "total": 0, "problem": ""}
-        return {}, lambda: self._run_verify(by)
+        return self._long(self._board.verifying, by, lambda: self._run_verify(by))
 
     def _run_verify(self, by: str) -> None:
-        problem = "internal error"
-        try:
-            findings = verify(self._ledger, self._sources, self).findings
-            record_verification(self._ledger, self._sources, findings, by=by)
-            problem = ""
-        except ProbatumError as error:
-            problem = error.message
-        finally:
-            self._board.verifying = {"by": by, "done": 0, "total": 0, "problem": problem} if problem else None
-            self._verify.release()
+        findings = verify(self._ledger, self._sources, self._board.verifying).findings
+        record_verification(self._ledger, self._sources, findings, by=by)
 
-    def step(self, description: str, done: int, total: int) -> None:  # noqa: ARG002
-        """Show how far a verification is. Implements ``pipeline.ports.Progress``."""
-        if self._stopped:
-            raise BlockedError("the controller stops")
-        by = (self._board.verifying or {}).get("by", "")
-        self._board.verifying = {"by": by, "done": done, "total": total, "problem": ""}
+    def _propose(self, asked: Propose, verb: str, by: str) -> Done:  # noqa: ARG002
+        model = resolve(self._board.chronicle.registry, asked.model)
+        reason = f"{by}: {asked.reason}"
+        record = ask(self._ledger, self._sources, model=model, reason=reason, now_ns=self._clock.now_ns())
+        return {"model": record.subject, "proposal": record.hash, "seq": record.seq}, None
+
+    def _begin_retrain(self, asked: Retrain, verb: str, by: str) -> Done:  # noqa: ARG002
+        chosen = choose_proposal(self._board.chronicle.registry, asked.proposal)
+
+        def run() -> None:
+            outcome = run_retrain(self._ledger, self._sources, chosen, progress=self._board.retraining)
+            if outcome.attempt is None:
+                open_ = [c for c in outcome.data.body["figures"]["checks"] if c["enforced"] and c["verdict"] != "PASS"]
+                raise BlockedError("the data allow no attempt: " + "; ".join(c["reason"] for c in open_))
+
+        return self._long(self._board.retraining, by, run)
+
+    def _long(self, work: LongWork, by: str, do: Callable[[], None]) -> Done:
+        work.begin(by)
+        return {}, lambda: work.run(do)
 
 
 Done = tuple[dict[str, Any], Callable[[], None] | None]

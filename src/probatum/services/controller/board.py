@@ -20,6 +20,7 @@ from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.ports import Ledger, Sources
 from probatum.pipeline.views import VIEWS, Known
+from probatum.services.controller.work import LongWork
 
 LOOK_S = 0.5
 WAIT_S = 1.5
@@ -66,7 +67,7 @@ class Board:
         self._known_jobs: list[dict[str, Any]] = []
         self._asked = -1e9
         self._kept: dict[Any, Any] = {}
-        self.verifying: dict[str, Any] | None = None
+        self.verifying, self.retraining = LongWork("verification"), LongWork("retraining")
 
     async def fresh(self) -> None:
         """See to it that the ledger was looked at just now; where it does not answer, go on with what is known."""
@@ -88,7 +89,7 @@ class Board:
         """Return what changes when a page would say something else; ages alone do not."""
         status, controller = self.status, self._status()
         return {"seq": status.seq, "problem": status.problem, "reading": status.reading, "role": controller["role"],
-                "controller": controller["problem"], "verifying": self.verifying}  # fmt: skip
+                "controller": controller["problem"], "verifying": self.verifying.state, "retraining": self.retraining.state}  # fmt: skip
 
     def view(self, page: str, name: str = "") -> dict[str, Any]:
         """Return a page's view; the same within a second, for as many as ask. Call it in a thread."""
@@ -110,7 +111,7 @@ class Board:
             with self._listing, suppress(StorageError):  # then those are shown that were known
                 self._known_jobs = self._jobs()
         return {"controller": self._status(), "executors": self._executors, "jobs": self._known_jobs,
-                "verifying": self.verifying}  # fmt: skip
+                "verifying": self.verifying.state, "retraining": self.retraining.state}  # fmt: skip
 
     @property
     def _busy(self) -> bool:
