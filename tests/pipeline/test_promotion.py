@@ -78,8 +78,9 @@ class Walker:
 
 
 def _polled(policy: Policy) -> Policy:
-    canary = msgspec.structs.replace(policy.canary, poll_s=60)
-    return msgspec.structs.replace(policy, canary=canary, exposure=Ladder((25, 100), poll_s=60))
+    seldom = {"poll_s": 300, "stale_s": 600, "source_deadline_s": 3_000}
+    canary = msgspec.structs.replace(policy.canary, **seldom)
+    return msgspec.structs.replace(policy, canary=canary, exposure=Ladder((25, 100), **seldom))
 
 
 @pytest.fixture

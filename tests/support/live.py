@@ -291,7 +291,9 @@ def stack(root: Path, ledger_url: str | None, engine: StandIn | None = None) -> 
 
 
 def quick(*steps: int, **options: int) -> Ladder:
-    return Ladder(steps, **{"phase_s": 2, "poll_s": 1, "stale_s": 5, "source_deadline_s": 60, **options})
+    return Ladder(
+        steps, **{"phase_s": 2, "poll_s": 1, "stale_s": 5, "hold_factor": 100, "source_deadline_s": 60, **options}
+    )
 
 
 @contextmanager
