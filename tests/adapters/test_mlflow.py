@@ -39,7 +39,11 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
                    "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(self.artifacts)]  # fmt: skip
         with (folder / "log").open("wb") as log:
-            environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+            # a registry needs no job runners: they are seven more processes that poll
+            environment = os.environ | {
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            }
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         for _ in range(2400):  # it imports for half a minute where much else runs
             assert self._process.poll() is None, (folder / "log").read_text()
