@@ -28,7 +28,7 @@ bench: $(VENV)/.dev
 
 $(VENV)/bin/python:
 ifneq ($(UV),)
-	uv venv --quiet --python $(PYTHON) $(VENV)
+	uv venv --quiet --seed --python $(PYTHON) $(VENV)
 else
 	$(PYTHON) -m venv $(VENV)
 endif

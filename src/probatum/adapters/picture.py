@@ -51,6 +51,8 @@ def _run(command: list[str]) -> str:
         )
     except OSError as error:
         return f"the browser did not start: {error.strerror or error}"
+    with suppress(ProcessLookupError):  # it is in no hurry, and must not slow what is on the same machine
+        os.setpriority(os.PRIO_PGRP, process.pid, 19)
     try:
         code = process.wait(TIMEOUT_S)
         return f"the browser ended with {code}" if code else ""
