@@ -218,5 +218,5 @@ def test_missing_and_unknown_blobs_are_named(blobs: Blobs) -> None:
     """A blob that is not there is an integrity error; a kind that is not there is a usage error."""
     with pytest.raises(IntegrityError, match="ab" * 32):
         blobs.get("predictions", "ab" * 32)
-    with pytest.raises(InputError, match="known: .*artifact, "):
+    with pytest.raises(InputError, match=r"known: .*artifact, "):
         blobs.put("pickle", b"")
