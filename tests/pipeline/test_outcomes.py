@@ -18,11 +18,15 @@ from probatum.core.verdict import Provenance
 from probatum.models.artifact import LogisticModel
 from probatum.models.metrics import auc, brier, ece
 from probatum.models.scoring import score_rows
+from probatum.pipeline.chronicle import Chronicle
 from probatum.pipeline.logged import class_of, values_of
 from probatum.pipeline.outcomes import KIND, judge_outcomes
 from probatum.pipeline.registry import load_artifact
+from probatum.pipeline.report import number, with_bounds
 from probatum.pipeline.verify import verify
+from probatum.pipeline.views import VIEWS, Known
 from probatum.rollout.eprocess import n_needed
+from probatum.services.controller.pages import render
 from probatum.services.executor.outcomes import WINDOW
 
 
@@ -86,6 +90,29 @@ def test_the_record_says_what_was_found_and_verifies(made: tuple[Bench, Replayed
     assert found["verdict"] == ("PASS" if losses["upper"] < 0.6 else "INCONCLUSIVE")
     assert record.provenance is Provenance.SYNTHETIC
     assert verify(place.ledger, place.sources).findings == ()
+
+
+def test_the_dashboard_shows_the_newest_record_of_each_model(made: tuple[Bench, Replayed]) -> None:
+    """The shadow page has AUC with its bounds, Brier, calibration and the paired losses, word for word the record's."""
+    place, run = made
+    record = judge(place, run.frame)
+    chronicle = Chronicle()
+    chronicle.take(record)
+    live = {"controller": {}, "executors": []}
+    view = VIEWS["shadow"](Known(chronicle, place.sources, 0, live, ""))
+    (shown,) = view["outcomes"]
+    found = record.body["figures"]
+    assert [scorer["name"] for scorer in shown["scorers"]] == ["model", "baseline"]
+    assert (shown["losses"], shown["joined"]) == (found["losses"], found["joined"])
+    html = render("shadow", view, {"seq": 1, "problem": "", "age_s": 0.0, "reading": False}).decode()
+    lost = found["losses"]["baseline"]
+    for text in (
+        with_bounds({**found["model"], "value": found["model"]["auc"]}),
+        number(found["baseline"]["brier"]),
+        f"{lost['losses']:,} of {lost['n']:,}",
+        "Calibration",
+    ):
+        assert text in html
 
 
 def test_a_champion_is_compared_on_the_same_rows(made: tuple[Bench, Replayed]) -> None:

@@ -103,6 +103,21 @@ def shadow(known: Known) -> View:
         "counted": compared(counts) if counts.attempts else None,
         "evidence": [{**_head(record), "figures": record.body["figures"]} for record in records],
         "delta_edges": list(DELTA_EDGES),
+        "outcomes": [_outcome(record) for record in reversed(chronicle.of_kind("outcomes"))][:MODELS_MAX],
+    }
+
+
+def _outcome(record: Record) -> View:
+    """Return how a model's logged decisions turned out, beside the baseline's and the champion's on the same ones."""
+    figures = record.body["figures"]
+    scorers = {name: mapping(figures.get(name)) for name in ("model", "baseline", "champion") if figures.get(name)}
+    return {
+        **_head(record),
+        **_picked(record, ("verdict", "target", "logged", "joined", "start", "end", "losses", "calibration")),
+        "scorers": [
+            {"name": name, "auc": {**found, "value": found.get("auc")}, **{k: found.get(k) for k in ("brier", "ece")}}
+            for name, found in scorers.items()
+        ],
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, TemplateError
 
 from probatum.pipeline.page import Bars, Chart, Line, chart_json, number
-from probatum.pipeline.report import psi_chart, with_bounds
+from probatum.pipeline.report import calibration_chart, psi_chart, with_bounds
 from probatum.pipeline.rollout_report import rollout_tables
 
 TITLES = {
@@ -81,8 +81,9 @@ def rate_chart(rollout: Mapping[str, Any]) -> Chart:
 
 def _shadow(view: Mapping[str, Any]) -> dict[str, Any]:
     source = view["counted"] or _from_record(view["evidence"])
+    calibrations = {o["hash"]: calibration_chart(o["calibration"]) for o in view["outcomes"] if o["calibration"]}
     if not source:
-        return {}
+        return {"calibrations": calibrations}
     edges = [number(edge) for edge in view["delta_edges"]]
     names = (f"< {edges[0]}", *(f"{a} – {b}" for a, b in pairwise(edges)), f"≥ {edges[-1]}")
     total = sum(source["deltas"]) or 1
@@ -93,7 +94,7 @@ def _shadow(view: Mapping[str, Any]) -> dict[str, Any]:
     kinds = [(name, values) for name, values in source["latency_ms"].items() if values]
     latency = Chart("Latency", "Time of a call, by quantile; the bounds that matter are 80 and 120 ms.", "quantile", "ms",
                     quantiles, tuple(Bars(name, tuple(values.get(q) for q in quantiles)) for name, values in kinds))  # fmt: skip
-    return {"deltas": deltas, "latency": latency, "source": source}
+    return {"deltas": deltas, "latency": latency, "source": source, "calibrations": calibrations}
 
 
 def _from_record(evidence: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
