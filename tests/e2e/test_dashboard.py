@@ -98,6 +98,8 @@ def fill(site: Site) -> None:
     ledger = site.space.ledger
     ledger.append("alert", "MLPSICritical", Provenance.SYNTHETIC, {"inputs": {}, "figures": say})
     ledger.append("retrain_proposal", HOSTILE, Provenance.SYNTHETIC, {"inputs": {"model": HOSTILE}, "figures": {}})
+    asked = {"artifact": HOSTILE, "trigger": HOSTILE, "now": "2026-01-01T00:00:00Z"}
+    ledger.append("retrain_proposal", HOSTILE, Provenance.SYNTHETIC, {"inputs": asked, "figures": {"reason": HOSTILE}})
     train = {"inputs": {}, "figures": {"artifact": "ab" * 32, "target": HOSTILE, "verdict": "FAIL"}}
     ledger.append("train", HOSTILE, Provenance.SYNTHETIC, train)
     ledger.append(

@@ -7,6 +7,7 @@ a thinned trail of each rollout, the last drift snapshots as numbers.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from probatum.pipeline import rollout
 from probatum.pipeline.evidence import GENESIS
 from probatum.pipeline.ports import Record
 from probatum.pipeline.promotion import PROOF_KINDS, proofs_of, waiver_of
+from probatum.pipeline.proposals import describe, describe_attempt, proposals
 from probatum.pipeline.registry import aliases, versions
 from probatum.pipeline.summary import columns_of, mapping
 
@@ -103,7 +105,7 @@ class Chronicle:
             return
         self.recent.append(record)
         if record.kind in REGISTRY:
-            _ = waiver_of(record) if record.kind == "waiver" else (aliases([record]), versions([record]))
+            _READ.get(record.kind, _registered)(record)
             self.registry.append(record)
         if record.kind in NOTICES:
             self.notices.append(record)
@@ -125,6 +127,18 @@ class Chronicle:
     def latest(self, kind: str) -> Record | None:
         """Return the newest record of a kind, whatever its subject."""
         return next(reversed(self.of_kind(kind)), None)
+
+
+def _registered(record: Record) -> object:
+    return aliases([record]), versions([record])
+
+
+_READ: dict[str, Callable[[Record], object]] = {
+    "waiver": waiver_of,
+    "retrain_proposal": lambda record: [describe(item) for item in proposals([record])],
+    "retrain_attempt": lambda record: [record.body["inputs"]["proposal"], describe_attempt(record)],
+}
+"""What reads a record of the registry; one that cannot be read is left out of it."""
 
 
 def _put(store: dict[K, V], key: K, value: V) -> None:

@@ -65,11 +65,13 @@ def describe(proposal: Proposal) -> dict[str, Any]:
         "opened": inputs["now"],
         "state": proposal.state,
         "reason": found["reason"],
-        "attempts": [
-            {"record": item.hash, "number": item.body["figures"]["number"], "verdict": item.body["figures"]["verdict"]}
-            for item in proposal.attempts
-        ],
+        "attempts": [describe_attempt(item) for item in proposal.attempts],
     }
+
+
+def describe_attempt(record: Record) -> dict[str, Any]:
+    """Return an attempt as people and programs are shown it, JSON-safe."""
+    return {"record": record.hash, **{name: record.body["figures"][name] for name in ("number", "verdict")}}
 
 
 def _state(attempts: list[Record], challenger: str | None) -> State:
