@@ -201,7 +201,7 @@ def build(
         fed=fed is not None,
         outcomes=outcomes,
     )
-    meter.follow(lambda: app.lease.read()[0])
+    meter.follow(lambda: app.lease.read()[0], clock.now_ns)
     timeout_ms = settings.await_ms if delivery == "await" else settings.mirror_ms
     shown = {
         "ml_engine_url": engine,

@@ -76,6 +76,20 @@ def test_a_new_attempt_begins_at_zero() -> None:
     assert registry.value(metrics.ROLLOUT_FIRST, "r#2") == 5e-9
 
 
+def test_a_decision_made_before_the_attempt_is_none_of_its_samples() -> None:
+    """One whose answer came after the attempt began is logged and not counted: its first sample lies after its start."""
+    registry, document = Registry(), RolloutDocument()
+    meter = RunMeter(NoLog(), registry, Provenance.SYNTHETIC)
+    meter.follow(lambda: document, lambda: 100)
+    document = RolloutDocument(run="r#1", challenger="ab" * 32)
+    for ts in (90, 99, 100, 105):
+        assert meter.append(finished("ok", ts=ts))
+    registry.expose()
+    labels = ("r#1", "observe", "ab" * 8, "synthetic", "errors")
+    assert registry.value(metrics.ROLLOUT_SAMPLES, *labels) == 2
+    assert registry.value(metrics.ROLLOUT_FIRST, "r#1") == 100e-9
+
+
 def test_a_full_page_shows_nothing_and_decisions_go_on() -> None:
     """After too many attempts the newest is not measured at all; nothing raises."""
     registry, document = Registry(), RolloutDocument()

@@ -71,21 +71,26 @@ class RunMeter:
         if outcomes:
             outcomes.tell = self.settle
         self._document: Callable[[], RolloutDocument] = RolloutDocument
+        self._now_ns: Callable[[], int] = lambda: 0
         self._run, self._first, self._last = "", 0, 0
         self._counts: dict[str, list[int]] = {}
         self._shown: dict[str, list[int]] = {}
         self._start(RolloutDocument())
 
-    def follow(self, document: Callable[[], RolloutDocument]) -> None:
-        """Count for the attempt that this names, from now on."""
-        self._document = document
+    def follow(self, document: Callable[[], RolloutDocument], now_ns: Callable[[], int] = lambda: 0) -> None:
+        """Count for the attempt that this names, from now on; a decision made before it began (UTC) is none of its samples.
+
+        One whose answer comes late would else date the attempt's first sample before its start, and void all the others.
+        """
+        self._document, self._now_ns = document, now_ns
         self._registry.before_expose(self._expose)
 
     def append(self, row: DecisionRow) -> bool:
         """Count a finished decision, then log it."""
         if (document := self._document()).run != self._run:
             self._start(document)
-        if self._run and (found := measures_of(row)):
+        run = self._run if row.ts >= self._since else ""
+        if run and (found := measures_of(row)):
             self._first = min(self._first or row.ts, row.ts)
             self._last = max(self._last, row.ts)
             for measure, bad in found.items():
@@ -94,7 +99,7 @@ class RunMeter:
                 counts[1] += bad
         row.model = self._model
         if self._outcomes:
-            self._outcomes.decided(row, self._run)
+            self._outcomes.decided(row, run)
         return self._log.append(row)
 
     def settle(self, joined: Joined) -> None:
@@ -108,6 +113,7 @@ class RunMeter:
 
     def _start(self, document: RolloutDocument) -> None:
         self._run, self._first, self._last = document.run, 0, 0
+        self._since = self._now_ns()
         self._counts = {measure: [0, 0] for measure in MEASURES}
         self._shown = {measure: [0, 0] for measure in MEASURES}
         self._apart = Apart()
